@@ -1,0 +1,87 @@
+# Every command of the project; `make` alone lists them. Each one first sets up what it needs, once.
+
+# Where packages go: the active virtual or conda environment, else .venv here. conda's own environment, `base`, does
+# not count as one: pinned versions would disturb everything else that lives in it.
+ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter base,$(CONDA_DEFAULT_ENV)),,$(CONDA_PREFIX)))
+ENV := $(or $(ACTIVE),.venv)
+PYTHON := "$(ENV)/bin/python"
+
+# The stamp lies inside the environment and repeats what was installed there and for which folder; the set-up is done
+# again when any of it changes. Contents, not times: git gives every file a new time.
+STAMP := "$(ENV)/.cifar10-report"
+WANTED := pwd; cat requirements.txt pyproject.toml
+READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(PYTHON) ] && echo yes)
+
+# The kernel "python3" is to be this environment's, not one registered in the user's home.
+export JUPYTER_PREFER_ENV_PATH := 1
+
+.PHONY: help report quick retrain test lab lint clean setup
+.DEFAULT_GOAL := help
+
+help:
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+report: setup ## run every notebook on the published weights and write reports/ (minutes)
+	@$(PYTHON) -m helpers.report --profile full
+
+quick: setup ## train both networks for a short time and write the whole report to reports/quick/
+	@$(PYTHON) -m helpers.report --profile quick --train-minutes 30
+
+retrain: setup ## train every published run from scratch (hours; goes on where it was stopped), then write reports/
+	@$(PYTHON) -m helpers.runs retrain
+	@$(PYTHON) -m helpers.report --profile full
+
+test: setup ## run the tests
+	@$(PYTHON) -m pytest -q
+
+lab: setup ## open the notebooks in JupyterLab
+	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+
+lint: setup ## check the code's style with ruff
+	@$(PYTHON) -m ruff check .
+
+clean: ## remove caches and half-made reports, never published runs, reports or downloaded data
+	@find $(wildcard helpers notebooks tests reports) \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune \
+	    -exec rm -rf {} +
+	@rm -rf .pytest_cache .ruff_cache build *.egg-info reports/smoke reports/failed reports/*/failed
+	@echo "Removed Python, pytest, ruff and Jupyter caches, build folders, reports/smoke and failed reports."
+	@echo "Kept .venv, data/ (CIFAR-10), cache/ (trainings that can go on), reports/ and its runs."
+
+# ---- Set-up ----------------------------------------------------------------------------------------------------------
+
+INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+
+ifeq ($(READY),yes)
+setup:
+else
+setup: $(if $(ACTIVE),,.venv/bin/python)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo "The environment $(ENV) has no Python 3.11 or newer:" \
+	        "$(if $(ACTIVE),deactivate it and make creates one,delete it and run make again)." >&2; exit 1; }
+	@echo "Setting up in $(ENV), once: some minutes, 0.4 GB to download with torch built for CPU only," \
+	    "several GB with its ordinary Linux build."
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null
+	@{ $(INSTALL) -r requirements.txt && $(INSTALL) --no-deps --no-build-isolation -e .; } || { \
+	    echo "The set-up stopped at pip's error above; with that mended (mostly the network), run make again." >&2; \
+	    exit 1; }
+	@{ $(WANTED); } > $(STAMP)
+endif
+
+# requirements.txt is meant for Python 3.11 to 3.13; a later one is taken only where there is no other. `python3` comes
+# first, being the one people mean.
+FITS = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$newest))
+WITH_VENV = import ensurepip, venv; $(FITS)
+
+.venv/bin/python:
+	@for newest in 13 99; do for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c "$(WITH_VENV)" 2>/dev/null; then exec $$python -m venv --clear .venv; fi; \
+	done; done; \
+	for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c "$(FITS)" 2>/dev/null; then \
+	        echo "Python 3.11 or newer is here, but not its module venv:" \
+	            "install it (Debian, Ubuntu: sudo apt install python3-venv) and run make again." >&2; exit 1; fi; \
+	done; \
+	found=$$(python3 -c 'import sys; print("Python %d.%d" % sys.version_info[:2])' 2>/dev/null); \
+	echo "Python 3.11 or newer is needed and python3 is $${found:-not installed}:" \
+	    "install one (Debian, Ubuntu: sudo apt install python3 python3-venv; or conda env create)" \
+	    "and run make again." >&2; exit 1

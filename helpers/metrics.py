@@ -1,0 +1,277 @@
+"""Metrics of a classifier: pure functions of logits (n, K) and labels (n,).
+
+Throughout, p = softmax(logits), the prediction is argmax p and the confidence is max p; n is the number of images and
+K of classes. Every function takes NumPy arrays, changes nothing, and raises ValueError for logits or labels of the
+wrong shape or range.
+"""
+
+import numpy as np
+import pandas as pd
+import scipy.optimize
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+from helpers.config import CLASSES
+
+BINS = 15  # of equal width, as in Guo et al. 2017
+
+
+# ---------------------------------------------------------------- the two arrays, and what is read off them
+
+
+def _check(logits, labels=None):
+    """Logits as float64 (n, K) and labels as (n,) integers, or a ValueError that says what is wrong."""
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.ndim != 2 or 0 in logits.shape:
+        raise ValueError(f"Logits must have the shape (images, classes) with at least one image, not {logits.shape}.")
+    if not np.isfinite(logits).all():
+        raise ValueError("Logits must be finite, but some are NaN or infinite.")
+    if labels is None:
+        return logits
+    labels = np.asarray(labels)
+    if labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Labels must be {len(logits)} integers, one an image, not {labels.dtype} of shape {labels.shape}."
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(
+            f"Labels must lie in 0..{logits.shape[1] - 1}, but they span {labels.min()}..{labels.max()}."
+        )
+    return logits, labels
+
+
+def _outcome(logits, labels):
+    """Confidence (n,) in (0, 1] and correctness (n,) bool of every prediction."""
+    logits, labels = _check(logits, labels)
+    return softmax(logits).max(1), logits.argmax(1) == labels
+
+
+def softmax(logits):
+    """Probabilities (n, K), each row summing to 1."""
+    return scipy.special.softmax(_check(logits), axis=1)
+
+
+# ---------------------------------------------------------------- how often it is right
+
+
+def accuracy(logits, labels):
+    """Share of images classified correctly, 0..1."""
+    logits, labels = _check(logits, labels)
+    return float((logits.argmax(1) == labels).mean())
+
+
+def confusion(logits, labels):
+    """Counts (K, K) of int: rows are true classes, columns predicted ones.
+
+    Counted here rather than by scikit-learn because the bootstrap calls it thousands of times.
+    """
+    logits, labels = _check(logits, labels)
+    k = logits.shape[1]
+    return np.bincount(labels.astype(np.int64) * k + logits.argmax(1), minlength=k * k).reshape(k, k)
+
+
+def macro_f1(logits, labels):
+    """Mean over the K classes of F1 = 2 TP / (true + predicted), 0..1; a class neither true nor predicted counts 0."""
+    matrix = confusion(logits, labels)
+    return float((2 * np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1), 1)).mean())
+
+
+def per_class(logits, labels, classes=CLASSES):
+    """DataFrame indexed by class: precision, recall and f1 (0..1; 0 where undefined) and support (images)."""
+    logits, labels = _check(logits, labels)
+    if len(classes) != logits.shape[1]:
+        raise ValueError(f"There are {len(classes)} class names for logits of {logits.shape[1]} classes.")
+    scores = sklearn.metrics.precision_recall_fscore_support(
+        labels, logits.argmax(1), labels=range(len(classes)), zero_division=0
+    )
+    return pd.DataFrame(
+        dict(zip(["precision", "recall", "f1", "support"], scores, strict=True)), pd.Index(classes, name="class")
+    )
+
+
+# ---------------------------------------------------------------- how good the probabilities are
+
+
+def nll(logits, labels):
+    """Mean negative log-likelihood -log p_y in nats, >= 0: the cross-entropy that training minimises.
+
+    From the logarithm of softmax, not by sklearn.metrics.log_loss, which clips the probabilities.
+    """
+    logits, labels = _check(logits, labels)
+    return float(-scipy.special.log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+def brier(logits, labels):
+    """Mean over images of sum_k (p_k - 1[y = k])^2, 0..2 (Brier 1950)."""
+    logits, labels = _check(logits, labels)
+    return float(((softmax(logits) - np.eye(logits.shape[1])[labels]) ** 2).sum(1).mean())
+
+
+def _bin_sums(probability, outcome, bins):
+    """Count, sum of probability and sum of outcome (bins,) in equal-width bins (lo, hi]; a zero joins the first."""
+    bin_of = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), probability, side="left") - 1, 0)
+    bin_of = np.minimum(bin_of, bins - 1)  # a softmax may round to just above 1
+    return tuple(np.bincount(bin_of, weights, bins) for weights in (None, probability, outcome))
+
+
+def _gap(probability, outcome, bins):
+    """ECE of probabilities (n,) against outcomes (n,) in {0, 1}: sum_b n_b/n |mean outcome - mean probability|."""
+    _, probabilities, outcomes = _bin_sums(probability, outcome, bins)
+    return float(np.abs(outcomes - probabilities).sum() / len(probability))
+
+
+def reliability(logits, labels, bins=BINS):
+    """DataFrame, one row a non-empty bin (lower, upper] of the confidence: lower, upper, count, confidence, accuracy.
+
+    The last two are means within the bin, 0..1.
+    """
+    count, confidences, corrects = _bin_sums(*_outcome(logits, labels), bins)
+    edges = np.linspace(0, 1, bins + 1)
+    table = pd.DataFrame({"lower": edges[:-1], "upper": edges[1:], "count": count})
+    table = table[count > 0]
+    return table.assign(
+        confidence=confidences[table.index] / table["count"], accuracy=corrects[table.index] / table["count"]
+    ).reset_index(drop=True)
+
+
+def ece(logits, labels, bins=BINS):
+    """Expected calibration error, 0..1: sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017, eq. 3).
+
+    Biased upwards: read it beside ece_floor.
+    """
+    return _gap(*_outcome(logits, labels), bins)
+
+
+def ece_floor(logits, bins=BINS, draws=100, seed=0):
+    """Mean ECE, 0..1, over `draws` sets of labels drawn from p itself: what a perfectly calibrated model would show."""
+    confidence = softmax(logits).max(1)
+    rng = np.random.default_rng(seed)
+    # A label drawn from p equals the prediction with probability max p, and the ECE asks for no more than that.
+    return float(np.mean([_gap(confidence, rng.random(len(confidence)) < confidence, bins) for _ in range(draws)]))
+
+
+def classwise_ece(logits, labels, bins=BINS):
+    """Mean over classes k of the ECE of p_k against 1[y = k], 0..1 (Kull et al. 2019)."""
+    logits, labels = _check(logits, labels)
+    return float(np.mean([_gap(p, labels == k, bins) for k, p in enumerate(softmax(logits).T)]))
+
+
+def fit_temperature(logits, labels):
+    """The T in 0.05..20 that minimises nll(logits / T) (Guo et al. 2017, section 4.2). Validation images only."""
+    logits, labels = _check(logits, labels)
+    return float(
+        scipy.optimize.minimize_scalar(
+            lambda t: nll(logits / t, labels), bounds=(0.05, 20), method="bounded", options={"xatol": 1e-7}
+        ).x
+    )
+
+
+# ---------------------------------------------------------------- whether confidence ranks right above wrong
+
+
+def _most_confident_first(confidence):
+    return np.argsort(-confidence, kind="stable")
+
+
+def risk_coverage(logits, labels):
+    """Coverage i/n and risk (error rate among the i most confident images), two arrays (n,) in 0..1, i = 1..n."""
+    confidence, correct = _outcome(logits, labels)
+    answered = np.arange(1, len(correct) + 1)
+    return answered / len(correct), np.cumsum(~correct[_most_confident_first(confidence)]) / answered
+
+
+def aurc(logits, labels):
+    """Area under the risk-coverage curve, 0..1, lower is better (Geifman and El-Yaniv 2017)."""
+    return float(risk_coverage(logits, labels)[1].mean())
+
+
+def e_aurc(logits, labels):
+    """AURC in excess of the oracle that is least confident in its errors, 0..1 (Geifman et al. 2019)."""
+    _, correct = _outcome(logits, labels)
+    oracle = np.cumsum(np.sort(~correct)) / np.arange(1, len(correct) + 1)
+    return aurc(logits, labels) - float(oracle.mean())
+
+
+def augrc(logits, labels):
+    """Area under the generalised risk-coverage curve, errors so far / n, 0..1 (Traub et al. 2024)."""
+    coverage, risk = risk_coverage(logits, labels)
+    return float((coverage * risk).mean())
+
+
+def coverage_at_risk(logits, labels, risk):
+    """Largest share of images, most confident first, whose error rate is at most `risk`; 0 if there is none."""
+    coverage, risks = risk_coverage(logits, labels)
+    return float(coverage[risks <= risk].max(initial=0))
+
+
+def failure_auroc(logits, labels):
+    """Chance that a correct prediction is more confident than a wrong one, 0..1; NaN unless there are both."""
+    confidence, correct = _outcome(logits, labels)
+    return float(sklearn.metrics.roc_auc_score(correct, confidence)) if 0 < correct.sum() < len(correct) else np.nan
+
+
+def most_confident(logits, labels, correct, count):
+    """Indices of the `count` (or fewer) most confident predictions that are right (or wrong), most confident first."""
+    confidence, right = _outcome(logits, labels)
+    order = _most_confident_first(confidence)
+    return order[right[order] == correct][:count]
+
+
+def overconfident(logits, labels, threshold):
+    """Number of wrong predictions whose confidence exceeds `threshold`."""
+    confidence, correct = _outcome(logits, labels)
+    return int((~correct & (confidence > threshold)).sum())
+
+
+# ---------------------------------------------------------------- how sure we may be of a number
+
+
+def wilson(correct, n):
+    """95 % Wilson interval (low, high) of the proportion correct / n."""
+    if not 0 <= correct <= n or n < 1:
+        raise ValueError(f"A proportion needs 0 <= correct <= n and n >= 1, not correct = {correct} and n = {n}.")
+    interval = scipy.stats.binomtest(int(correct), int(n)).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(correct_a, correct_b):
+    """Exact McNemar test on two models' correctness (n,) bool: dict of only_a, only_b (images) and p_value."""
+    correct_a, correct_b = np.asarray(correct_a), np.asarray(correct_b)
+    if correct_a.dtype != bool or correct_b.dtype != bool or correct_a.ndim != 1 or correct_a.shape != correct_b.shape:
+        raise ValueError("McNemar's test needs two boolean arrays of the same length, one value an image.")
+    only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
+    p_value = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    return {"only_a": only_a, "only_b": only_b, "p_value": float(p_value)}
+
+
+def paired_bootstrap(statistic, labels, *logits, draws=1000, seed=0):
+    """Draws (models, draws) of statistic(logits, labels) over images sampled with replacement.
+
+    Column d uses the same images for every model, so that differences of rows are paired. 95 % interval of a
+    difference: np.quantile(b[1] - b[0], [.025, .975]).
+    """
+    checked = [_check(z, labels)[0] for z in logits]
+    labels, n, rng = np.asarray(labels), len(labels), np.random.default_rng(seed)
+    samples = (rng.integers(0, n, n) for _ in range(draws))
+    return np.array([[statistic(z[i], labels[i]) for z in checked] for i in samples]).T
+
+
+def summary(logits, labels):
+    """The headline numbers of one model on one split, ready for JSON; wrong_above_90 and _99 are counts of images."""
+    confidence, correct = _outcome(logits, labels)
+    low, high = wilson(correct.sum(), len(correct))
+    return {
+        "accuracy": accuracy(logits, labels),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "macro_f1": macro_f1(logits, labels),
+        "nll": nll(logits, labels),
+        "brier": brier(logits, labels),
+        "ece": ece(logits, labels),
+        "ece_floor": ece_floor(logits),
+        "mean_confidence": float(confidence.mean()),
+        "wrong_above_90": overconfident(logits, labels, 0.9),
+        "wrong_above_99": overconfident(logits, labels, 0.99),
+        "aurc": aurc(logits, labels),
+    }

@@ -1,0 +1,116 @@
+"""The two networks, and the table of their layers."""
+
+import pandas as pd
+import torch
+from torch import nn
+
+
+class BaselineNet(nn.Sequential):
+    """The reference coursework's compact CNN: three 2x2 convolutions, three linear layers, 48,252 parameters.
+
+    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits.
+    """
+
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(3, 6, 2), nn.ReLU(), nn.MaxPool2d(2),  # 31 -> 15
+            nn.Conv2d(6, 16, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16 -> 8
+            nn.Conv2d(16, 32, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
+            nn.Flatten(), nn.Linear(288, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+        )  # fmt: skip
+
+
+def stage(inputs: int, outputs: int) -> list[nn.Module]:
+    """conv3x3-BN-ReLU twice, then max-pool: the side of the image halves."""
+    layers = []
+    for channels in (inputs, outputs):  # the bias would be cancelled by batch normalisation
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return [*layers, nn.MaxPool2d(2)]
+
+
+class ImprovedNet(nn.Sequential):
+    """Three stages 3-32-64-128, then 2048-256-10 with dropout 0.5.
+
+    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits. Kaiming initialisation (He et al. 2015); the last
+    layer starts small, so that the first predictions are near uniform and the first loss is near log 10.
+    """
+
+    def __init__(self):
+        super().__init__(
+            *stage(3, 32), *stage(32, 64), *stage(64, 128),  # 32 -> 16 -> 8 -> 4
+            nn.Flatten(), nn.Dropout(0.5), nn.Linear(2048, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10),
+        )  # fmt: skip
+        for module in self:
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self[-1].weight, std=0.01)
+
+
+def build(network: str, seed: int = 0) -> nn.Module:
+    """A freshly initialised network, the same for the same seed. channels_last is the faster layout on CPU and GPU."""
+    torch.manual_seed(seed)
+    networks = {"BaselineNet": BaselineNet, "ImprovedNet": ImprovedNet}
+    if network not in networks:
+        raise ValueError(f"unknown network {network!r}: choose one of {', '.join(networks)}.")
+    return networks[network]().to(memory_format=torch.channels_last)
+
+
+def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
+    """Layer by layer: output shape, parameters, multiply-accumulates an image, receptive field (pixels a side).
+
+    The receptive field r grows by (k - 1) j at a layer of kernel k, where j is the product of the strides before it.
+    A linear layer sees the whole image.
+    """
+    rows, field, jump = [], 1, 1
+    x = torch.zeros(1, *shape)
+    training = model.training
+    model.eval()
+    for layer in model:
+        with torch.no_grad():
+            x = layer(x)
+        macs = 0
+        if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+            kernel, stride = torch.tensor(layer.kernel_size).max().item(), torch.tensor(layer.stride).max().item()
+            field, jump = field + (kernel - 1) * jump, jump * stride
+        if isinstance(layer, nn.Conv2d):
+            macs = layer.weight.numel() * x.shape[2] * x.shape[3]
+        elif isinstance(layer, nn.Linear):
+            macs, field = layer.weight.numel(), shape[-1]
+        rows.append({
+            "layer": describe(layer), "output": " x ".join(map(str, x.shape[1:])),
+            "parameters": sum(p.numel() for p in layer.parameters()), "multiply-adds": macs,
+            "receptive field": min(field, shape[-1]),
+        })  # fmt: skip
+    model.train(training)
+    return pd.DataFrame(rows)
+
+
+def describe(layer: nn.Module) -> str:
+    """A layer in a few words, for tables."""
+    match layer:
+        case nn.Conv2d():
+            size = "x".join(map(str, layer.kernel_size))
+            padding = f", padding {layer.padding[0]}" if layer.padding[0] else ""
+            return f"Conv {size}, {layer.in_channels}-{layer.out_channels}{padding}"
+        case nn.Linear():
+            return f"Linear {layer.in_features}-{layer.out_features}"
+        case nn.Dropout():
+            return f"Dropout {layer.p}"
+        case nn.MaxPool2d():
+            return f"MaxPool {layer.kernel_size}x{layer.kernel_size}"
+        case _:
+            return type(layer).__name__.removesuffix("2d")
+
+
+def parameters(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def macs(model: nn.Sequential) -> int:
+    """Multiply-accumulates of one image in the forward pass (convolutions and linear layers)."""
+    return int(layer_table(model)["multiply-adds"].sum())
+
+

@@ -1,0 +1,403 @@
+"""Figures: arrays in, one figure out. Nothing here trains or loads.
+
+Widths are true size: at most 6.4 in, the text width of the report, with no text below 7 pt.
+"""
+
+import base64
+import io
+import itertools
+
+import matplotlib
+import numpy as np
+import seaborn
+from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from helpers.config import CLASSES
+
+WIDTH = 6.4  # inches
+INK, MUTED, WRONG, TRUE = "#222222", "#666666", "#B2182B", "#009E73"
+NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2"}  # Okabe and Ito: safe for colour-blind readers
+OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+
+matplotlib.rcParams.update(
+    {
+        "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": MUTED,
+        "xtick.color": INK,
+        "ytick.color": INK,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#E4E4E4",
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.4,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "svg.fonttype": "path",
+        "svg.hashsalt": "cifar10-report",  # the same figure gives the same bytes
+    }
+)
+
+
+class Chart(Figure):
+    """A figure that shows itself in a notebook as one output: SVG, or PNG at 200 dpi when `raster` (images)."""
+
+    def __init__(self, width, height, raster=False):
+        super().__init__(figsize=(width, height), dpi=200 if raster else 100, layout="constrained")
+        FigureCanvasAgg(self)  # a canvas of its own: pyplot, and with it the notebook's backend, is never asked
+        self.raster = raster
+
+    def render(self):
+        """The bytes of the SVG or PNG file; the same figure gives the same bytes."""
+        self.draw_without_rendering()
+        self.set_layout_engine("none")  # arranged once: a second arrangement would start from the first and differ
+        file = io.BytesIO()
+        if self.raster:
+            self.savefig(file, format="png", metadata={"Software": None})
+        else:
+            self.savefig(file, format="svg", metadata={"Date": None})
+        return file.getvalue()
+
+    def _ipython_display_(self):
+        mime, data = ("image/png", base64.b64encode(self.render())) if self.raster else ("image/svg+xml", self.render())
+        width, height = self.get_size_inches()
+        text = f"Chart of {width:.1f} by {height:.1f} inches"
+        true_size = {mime: {"width": round(96 * width)}}  # in CSS pixels: JupyterLab would show 200 dpi twice as large
+        display({mime: data.decode(), "text/plain": text}, raw=True, metadata=true_size)
+
+
+# ---------------------------------------------------------------- shared by the figures below
+
+
+def _colours(names):
+    """A colour for every name: the networks have theirs, other names take the next free one."""
+    others = itertools.cycle(OTHER_COLOURS)
+    return {name: NETWORK_COLOURS.get(name) or next(others) for name in names}
+
+
+def _images(images):
+    """RGB images (n, h, w, 3) as floats in 0..1, from uint8 or floats in 0..1; ValueError otherwise."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[3] != 3 or not len(images):
+        raise ValueError(f"Images must have the shape (n, height, width, 3) with n >= 1, not {images.shape}.")
+    if images.dtype == np.uint8:
+        return images / 255
+    if images.dtype.kind != "f" or images.min() < 0 or images.max() > 1:
+        raise ValueError("Images must be uint8, or floats in 0..1: undo the normalisation before plotting.")
+    return images
+
+
+def _mosaic(rows, tile, labels=()):
+    """A chart of rows of images, each (n, h, w, 3) floats in 0..1 with n as it may be, in tiles of `tile` inches."""
+    height, width = rows[0].shape[1:3]
+    gap = max(1, height // 16)
+    columns = max(len(row) for row in rows)
+    canvas = np.ones((len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3))
+    for i, row in enumerate(rows):
+        for j, image in enumerate(row):
+            top, left = i * (height + gap), j * (width + gap)
+            canvas[top : top + height, left : left + width] = image
+    label_width = 0.07 * max(map(len, labels), default=0)
+    chart = Chart(label_width + tile * columns + 0.15, tile * len(rows) + 0.1, raster=True)
+    ax = chart.subplots()
+    ax.imshow(canvas, interpolation="nearest")
+    ax.set_anchor("E")  # spare width goes to the labels
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_xticks([])
+    ax.set_yticks([i * (height + gap) + height / 2 for i in range(len(labels))], labels)
+    ax.tick_params(length=0)
+    return chart
+
+
+def _whole(axis):
+    axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def _percent(axis, decimals=0):
+    axis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=" %"))
+
+
+# ---------------------------------------------------------------- data
+
+
+def class_examples(images, labels, per_class=8):
+    """One row a class: its first `per_class` images. images (n, h, w, 3), uint8 or floats in 0..1; labels (n,) int."""
+    images, labels = _images(images), np.asarray(labels)
+    return _mosaic([images[labels == k][:per_class] for k in range(len(CLASSES))], 0.5, CLASSES)
+
+
+def augmentations(rows):
+    """One row an operation: rows maps its name to (n, h, w, 3) images, uint8 or floats in 0..1, the same n in each."""
+    tile = min(0.55, (WIDTH - 1.5) / max(len(images) for images in rows.values()))
+    return _mosaic([_images(images) for images in rows.values()], tile, list(rows))
+
+
+def channel_histograms(images):
+    """Share of pixels at each of the 256 levels, a panel a channel, with mean and deviation (line and band).
+
+    images (n, h, w, 3) uint8.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise ValueError(f"Channel histograms need raw uint8 images, not {images.dtype}.")
+    _images(images[:1])
+    chart, levels = Chart(WIDTH, 1.9), np.arange(256) / 255
+    for c, ax in enumerate(chart.subplots(1, 3, sharex=True, sharey=True)):
+        share = np.bincount(images[..., c].ravel(), minlength=256) / images[..., c].size
+        mean = (share * levels).sum()
+        deviation = np.sqrt((share * (levels - mean) ** 2).sum())
+        name, colour = (("red", "#C0392B"), ("green", "#1E8449"), ("blue", "#2471A3"))[c]
+        ax.fill_between(levels, share, color=colour, alpha=0.6, linewidth=0, step="mid")
+        ax.axvline(mean, color=INK, linewidth=1)
+        ax.axvspan(mean - deviation, mean + deviation, color=INK, alpha=0.07, linewidth=0)
+        ax.set_title(f"{name}: {mean:.4f} ± {deviation:.4f}", fontsize=8.5)
+        ax.set(xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, None))
+        _percent(ax.yaxis, 1)
+    chart.supxlabel("pixel value (255 = 1)", fontsize=9)
+    chart.axes[0].set_ylabel("share of pixels")
+    return chart
+
+
+# ---------------------------------------------------------------- training
+
+
+def schedule(rates, unit="epoch"):
+    """Learning rate of every epoch (or step, or whatever `unit` says): rates (n,) floats."""
+    chart = Chart(4.2, 2)
+    ax = chart.subplots()
+    ax.plot(np.arange(1, len(rates) + 1), rates, color=INK)
+    ax.set(xlabel=unit, ylabel="learning rate", ylim=(0, None))
+    _whole(ax.xaxis)
+    return chart
+
+
+def learning_curves(histories):
+    """Loss (nats) and accuracy by epoch; a dot marks the epoch of the lowest validation loss.
+
+    histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
+    (accuracies 0..1).
+    """
+    chart, colours = Chart(WIDTH, 2.9), _colours(histories)
+    for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for name, history in histories.items():
+            epoch = history["epoch"].to_numpy()
+            best = int(history["validation_loss"].to_numpy().argmin())
+            for split, style in (("train", "--"), ("validation", "-")):
+                label = f"{name}, {'training' if split == 'train' else split}"
+                ax.plot(epoch, history[f"{split}_{quantity}"], style, color=colours[name], label=label)
+            ax.plot(epoch[best], history[f"validation_{quantity}"].iloc[best], "o", color=colours[name], markersize=5)
+        ax.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else quantity)
+        _whole(ax.xaxis)
+    chart.axes[0].set_ylim(0, None)
+    _percent(chart.axes[1].yaxis)
+    chart.legend(*chart.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return chart
+
+
+def overfit(losses):
+    """Loss (nats, > 0) of every step on one and the same batch, on a logarithmic scale: losses (n,) floats."""
+    chart = Chart(4.2, 2.2)
+    ax = chart.subplots()
+    ax.semilogy(np.arange(1, len(losses) + 1), losses, color=INK)
+    ax.axhline(np.log(len(CLASSES)), color=MUTED, linewidth=1, linestyle=":")
+    guessing = f"guessing: ln {len(CLASSES)} = {np.log(len(CLASSES)):.2f}"
+    ax.annotate(guessing, (1, np.log(len(CLASSES))), (0, -3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", ha="right", va="top", fontsize=8, color=MUTED)
+    ax.set(xlabel="step", ylabel="loss (nats)")
+    _whole(ax.xaxis)
+    return chart
+
+
+def replay(recorded, replayed):
+    """Recorded loss of the first steps (line) and the same steps replayed now (dots), a panel a network.
+
+    Both map a network to its losses (steps,) in nats; the replay may be the shorter one.
+    """
+    chart, colours = Chart(WIDTH if len(recorded) > 1 else 4.2, 2.2), _colours(recorded)
+    for ax, name in zip(chart.subplots(1, len(recorded), squeeze=False)[0], recorded, strict=True):
+        ax.plot(np.arange(1, len(recorded[name]) + 1), recorded[name], color=colours[name], label="recorded")
+        steps = np.arange(1, len(replayed[name]) + 1)
+        ax.plot(steps, replayed[name], "o", color=INK, markersize=2.6, label="replayed")
+        ax.set(title=name, xlabel="step", ylabel="loss (nats)")
+        _whole(ax.xaxis)
+        ax.legend(loc="upper right")
+    return chart
+
+
+def kernels(weights, columns=8):
+    """First-layer kernels (out, 3, h, w) as colour tiles: grey is zero, each is scaled by its own largest weight."""
+    weights = np.asarray(weights, dtype=float)
+    if weights.ndim != 4 or weights.shape[1] != 3:
+        raise ValueError(f"Kernels over RGB must have the shape (out, 3, height, width), not {weights.shape}.")
+    largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
+    tiles = (0.5 + 0.5 * weights / np.maximum(largest, 1e-12)).transpose(0, 2, 3, 1)
+    tiles = tiles.repeat(16, axis=1).repeat(16, axis=2)  # so that a gap is much narrower than a weight
+    return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], 0.5)
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def confusion(matrices):
+    """Confusion matrices side by side, in images per 100 of the true class (row percent); cells that round to 0 empty.
+
+    matrices maps a name to counts (K, K), rows true. The diagonal is muted so that the errors stand out; the colour
+    scale is shared.
+    """
+    shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
+    off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
+    most = max(share[off_diagonal].max() for share in shares.values())
+    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 3.6 if len(shares) > 1 else 3.9)
+    for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
+        text = np.char.mod("%.0f", 100 * share)
+        text[text == "0"] = ""
+        seaborn.heatmap(
+            np.where(off_diagonal, share, 0), ax=ax, vmin=0, vmax=max(most, 1e-9), cmap="Reds", cbar=False, square=True,
+            annot=text, fmt="", annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="#E4E4E4",
+        )
+        for cell, value, is_error in zip(ax.texts, share.flat, off_diagonal.flat, strict=True):
+            cell.set_color(MUTED if not is_error else "white" if value > 0.6 * most else INK)
+        ax.set_xticks(np.arange(len(CLASSES)) + 0.5, CLASSES, rotation=90)
+        ax.set_yticks(np.arange(len(CLASSES)) + 0.5, CLASSES if ax is chart.axes[0] else [], rotation=0)
+        ax.tick_params(length=0)
+        ax.set(title=name, xlabel="predicted class")
+    chart.axes[0].set_ylabel("true class")
+    return chart
+
+
+def per_class_f1(tables):
+    """F1 of every class as dots, a colour a model, classes sorted by the first model's F1.
+
+    tables maps a model to its DataFrame from metrics.per_class (index class, column f1 in 0..1).
+    """
+    first, colours = next(iter(tables.values())), _colours(tables)
+    order = first["f1"].sort_values(kind="stable").index
+    scores = np.array([table["f1"].loc[order] for table in tables.values()])
+    chart = Chart(WIDTH, 0.7 + 0.22 * len(order))
+    ax = chart.subplots()
+    ax.hlines(range(len(order)), scores.min(0), scores.max(0), color="#BBBBBB", linewidth=2, zorder=1)
+    for name, row in zip(tables, scores, strict=True):
+        ax.plot(row, range(len(order)), "o", color=colours[name], markersize=6, label=name)
+    for y in range(len(order)):
+        for score, offset, side in ((scores[:, y].min(), -7, "right"), (scores[:, y].max(), 7, "left")):
+            ax.annotate(f"{score:.2f}", (score, y), (offset, 0), textcoords="offset points", ha=side, va="center",
+                        fontsize=7.5)
+            if len(tables) == 1:
+                break
+    ax.set_yticks(range(len(order)), order)
+    ax.set(xlabel="F1", xlim=(max(0, scores.min() - 0.08), min(1.06, scores.max() + 0.08)))
+    ax.grid(axis="y", visible=False)
+    chart.legend(loc="outside upper center", ncols=len(tables))
+    return chart
+
+
+def gallery(images, true, predicted, confidence, columns=6):
+    """Images with true class, predicted class and confidence; wrong predictions are red and framed.
+
+    images (n, h, w, 3), uint8 or floats in 0..1; true and predicted (n,) int; confidence (n,) in 0..1.
+    """
+    images = _images(images)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    chart = Chart(WIDTH / 6 * columns, 1.2 * rows, raster=True)
+    axes = chart.subplots(rows, columns, squeeze=False).ravel()
+    for ax, image, y, k, p in zip(axes, images, true, predicted, confidence, strict=False):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(f"{CLASSES[y]} →\n{CLASSES[k]} {100 * p:.1f}\u2009%", fontsize=7, linespacing=1.15, pad=3)
+        ax.title.set_color(INK if y == k else WRONG)
+        ax.spines[:].set(visible=y != k, color=WRONG, linewidth=1.5)
+        ax.grid(False)
+        ax.set(xticks=[], yticks=[])
+    for ax in axes[len(images) :]:
+        ax.remove()
+    return chart
+
+
+def probabilities(images, probabilities, labels):
+    """Each image beside bars of its three most probable classes, the true class in green.
+
+    images (n, h, w, 3), uint8 or floats in 0..1; probabilities (n, K) in 0..1; labels (n,) int.
+    """
+    images, probabilities = _images(images), np.asarray(probabilities)
+    pairs = min(2, len(images))
+    rows = -(-len(images) // pairs)
+    chart = Chart(WIDTH / 2 * pairs, 1.05 * rows, raster=True)
+    axes = chart.subplots(rows, 2 * pairs, squeeze=False, width_ratios=[1, 1.6] * pairs).reshape(-1, 2)
+    for (picture, bars), image, p, y in zip(axes, images, probabilities, labels, strict=False):
+        picture.imshow(image, interpolation="nearest")
+        picture.set(xticks=[], yticks=[])
+        picture.set_title(CLASSES[y], fontsize=8, pad=3)
+        best = np.argsort(-p, kind="stable")[:3]
+        bars.barh(range(3), p[best], height=0.6, color=[TRUE if k == y else "#BBBBBB" for k in best])
+        bars.set_yticks(range(3), [CLASSES[k] for k in best])
+        for i, share in enumerate(p[best]):
+            text = f"{100 * share:.1f} %"
+            bars.annotate(text, (share, i), (3, 0), textcoords="offset points", va="center", fontsize=7)
+        bars.set(xlim=(0, 1.45), ylim=(2.6, -0.6), xticks=[])
+        bars.tick_params(length=0)
+        for ax in (picture, bars):
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+    for ax in axes[len(images) :].ravel():
+        ax.remove()
+    return chart
+
+
+# ---------------------------------------------------------------- confidence
+
+
+def reliability(tables):
+    """Accuracy against confidence by bin, a column a model; below it the share of images in each bin.
+
+    tables maps a model to its DataFrame from metrics.reliability. On the diagonal confidence is what it promises.
+    What follows a comma in a name ("BaselineNet, T = 1.2") goes on a line of its own.
+    """
+    chart, colours = Chart(WIDTH / max(2, len(tables)) * len(tables), 3.4), _colours(n.split(",")[0] for n in tables)
+    axes = chart.subplots(2, len(tables), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    for (top, bottom), (name, table) in zip(axes.T, tables.items(), strict=True):
+        width, left, colour = table["upper"] - table["lower"], table["lower"], colours[name.split(",")[0]]
+        top.bar(left, table["accuracy"], width, align="edge", color=colour, alpha=0.3, edgecolor="white")
+        top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+        top.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=3.5, clip_on=False)
+        top.set(title=name.replace(", ", "\n"), xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, 1))
+        share = table["count"] / table["count"].sum()
+        bottom.bar(left, share, width, align="edge", color=colour, alpha=0.8, edgecolor="white")
+        bottom.set(xlabel="confidence")
+        for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
+            _percent(axis)
+    axes[0, 0].set_ylabel("accuracy")
+    axes[1, 0].set_ylabel("images")
+    return chart
+
+
+def risk_coverage(curves):
+    """Error rate among the answered images against the share answered, most confident first.
+
+    curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
+    """
+    chart, colours = Chart(4.6, 2.7), _colours(curves)
+    ax = chart.subplots()
+    for name, (coverage, risk) in curves.items():
+        # 500 points are as many as the eye can tell apart, and keep the SVG small.
+        shown = np.unique(np.linspace(0, len(risk) - 1, 500).astype(int))
+        ax.plot(np.asarray(coverage)[shown], np.asarray(risk)[shown], color=colours[name])
+        ax.annotate(name, (coverage[-1], risk[-1]), (4, 0), textcoords="offset points", va="center", fontsize=8,
+                    color=colours[name], annotation_clip=False)
+    ax.set(xlabel="share of images answered", ylabel="error rate among them", xlim=(0, 1), ylim=(0, None))
+    _percent(ax.xaxis)
+    _percent(ax.yaxis)
+    return chart

@@ -1,0 +1,15 @@
+"""Notebook sources -> executed notebooks, report.html, report.pdf and results.json.
+
+    execute.py       notebooks/*.ipynb  -> cache/executed/PROFILE   (papermill)
+    resolve.py       executed notebooks -> readable notebooks       (numbers, captions, references; pure Python)
+    bibliography.py  refs.bib           -> citations and reference lists
+    render.py        readable notebooks -> HTML and PDF             (nbconvert, pandoc, typst)
+    publish.py       results.json, README table, moving everything into place
+    __main__.py      the command line
+
+Only resolve.py gives numbers, so the notebooks, the HTML and the PDF cannot disagree.
+"""
+
+
+class ReportError(Exception):
+    """Something the author can put right, said in one sentence."""

@@ -1,0 +1,121 @@
+"""The command line: `python -m helpers.report --profile full`."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+
+from helpers import config
+
+from . import ReportError, bibliography, execute, publish, render
+from .resolve import resolve
+
+REPORTS = config.ROOT / "reports"
+DEFAULT_OUTPUT = {profile: REPORTS if profile == "full" else REPORTS / profile for profile in config.PROFILES}
+
+
+def main(arguments=None):
+    """Make a report; returns the exit status."""
+    options = _options(arguments)
+    output = (options.output or DEFAULT_OUTPUT[options.profile]).resolve()
+    executed = config.CACHE / "executed" / options.profile
+    published = options.profile == "full" and output == REPORTS
+    start = time.monotonic()
+    try:
+        if not options.render_only:
+            run_all(options.notebooks, executed, output, options.profile, options.train_minutes)
+        build(executed, output, options.profile, config.ROOT / "README.md" if published else None)
+    except ReportError as error:
+        print(f"\n{error}\nThe report in {_short(output)} is as it was.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nStopped. The report in {_short(output)} is as it was.", file=sys.stderr)
+        return 130
+    total = time.monotonic() - start
+    pages = render.page_count((output / "report.pdf").read_bytes())
+    print(f"total  {total:.0f} s: {_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)")
+    return 0
+
+
+def run_all(notebooks, executed, output, profile, train_minutes=None):
+    """Execute every notebook source of a folder; only when all have succeeded do they become the folder `executed`.
+
+    On an error the partly executed notebook is kept as output/failed/NAME.ipynb and ReportError is raised.
+    """
+    parameters = {"profile": profile} | ({"train_minutes": train_minutes} if train_minutes else {})
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".running-", dir=executed.parent) as folder:
+        running = Path(folder) / executed.name
+        running.mkdir()
+        for source in execute.sources(notebooks):
+            with _stage(source.stem):
+                try:
+                    execute.run(source, running / source.name, parameters)
+                except ReportError as error:
+                    failed = output / "failed" / source.name
+                    if not (running / source.name).exists():
+                        raise
+                    failed.parent.mkdir(parents=True, exist_ok=True)
+                    failed.write_bytes((running / source.name).read_bytes())
+                    raise ReportError(f"{error}\nAs far as it got: {_short(failed)}") from None
+        publish.put(running, executed)
+
+
+def build(executed, output, profile, readme=None):
+    """Resolve, render and publish executed notebooks; nothing in `output` changes before everything has succeeded."""
+    names = sorted(executed.glob("*.ipynb"))
+    if not names:
+        raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
+    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in names}
+    values = publish.results(notebooks.values())
+    meta = publish.metadata(values, profile)
+    new_readme = publish.updated_readme(readme.read_text(encoding="utf-8"), values) if readme else None
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:
+        built = Path(folder)
+        with _stage("numbers and references"):
+            resolved = resolve(notebooks, bibliography.load())
+            (built / "notebooks").mkdir()
+            for name, notebook in resolved.items():
+                nbformat.write(notebook, built / "notebooks" / f"{name}.ipynb")
+            (built / "results.json").write_text(publish.dump(values), encoding="utf-8")
+        whole = render.join(resolved.values())
+        for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
+            with _stage(f"report{exporter.file_extension}"):
+                page, _ = exporter.from_notebook_node(whole)
+                page = page.encode() if isinstance(page, str) else page
+                (built / f"report{exporter.file_extension}").write_bytes(page)
+        if new_readme:
+            (built / "README.md").write_text(new_readme, encoding="utf-8")
+            os.replace(built / "README.md", readme)
+        publish.put_all(built, output)
+
+
+def _options(arguments):
+    parser = argparse.ArgumentParser(prog="python -m helpers.report", description="Run the notebooks, make the report.")
+    parser.add_argument("--profile", choices=config.PROFILES, default="full")
+    parser.add_argument("--train-minutes", type=float, metavar="N", help="handed to the notebooks that declare it")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
+    parser.add_argument("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
+    parser.add_argument("--render-only", action="store_true", help="use the notebooks executed last, run nothing")
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def _stage(name):
+    start = time.monotonic()
+    yield
+    print(f"{name}  {time.monotonic() - start:.0f} s", flush=True)
+
+
+def _short(path):
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

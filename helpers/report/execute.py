@@ -1,0 +1,60 @@
+"""Runs notebook sources with papermill."""
+
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from . import ReportError
+from .resolve import cell_options
+
+
+def sources(folder):
+    """The notebook sources `NN_name.ipynb` of a folder, in the order in which they run.
+
+    Raises ReportError when there is none.
+    """
+    found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise ReportError(f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks.")
+    return found
+
+
+def declared(notebook):
+    """The names that the cell tagged `parameters` gives a value."""
+    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    return set(re.findall(r"^(\w+)[^=\n]*=", "\n".join(cells), re.M))
+
+
+def run(source, target, parameters):
+    """Execute one notebook, with its printed text shown live, and write it to `target` after every cell.
+
+    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Parameters that the
+    notebook does not declare in its cell tagged `parameters` are left out. Raises ReportError naming notebook, cell
+    and exception; `target` then holds what was executed.
+    """
+    notebook = nbformat.read(source, as_version=4)
+    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    try:
+        papermill.execute_notebook(
+            notebook,
+            target,
+            {name: value for name, value in parameters.items() if name in declared(notebook)},
+            cwd=Path(source).parent,
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            extra_arguments=["--log-level=ERROR"],  # the kernel otherwise warns that it listens on this machine
+        )
+    except PapermillExecutionError as error:
+        options, _ = cell_options(error.source)
+        cell = f"{options['label']} (In [{error.exec_count}])" if "label" in options else f"In [{error.exec_count}]"
+        message = (error.evalue.splitlines() or ["no message"])[:3]
+        raise ReportError(f"{source.stem} failed in cell {cell}\n  {error.ename}: " + "\n  ".join(message)) from None
+    except (DeadKernelError, CellTimeoutError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ReportError(f"{source.stem} stopped: {type(error).__name__}: {reason} (out of memory?)") from None

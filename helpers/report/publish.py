@@ -1,0 +1,166 @@
+"""What is made of a report besides its pages: results.json, the README table, the texts of meta.yaml, the files."""
+
+import json
+import math
+import os
+import re
+import shutil
+import string
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import yaml
+
+from . import ReportError
+from .resolve import is_record
+
+META = Path(__file__).with_name("meta.yaml")
+README_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
+BANNERS = {
+    "quick": "Profile quick: trained in minutes to try the pipeline; these are not the published numbers.",
+    "smoke": "Profile smoke: trained in seconds to try the pipeline; these are not the published numbers.",
+}
+
+
+def results(notebooks):
+    """Everything that executed notebooks recorded, merged in their order; floats have 6 significant digits."""
+    merged = {}
+    for notebook in notebooks:
+        for cell in notebook.cells:
+            for output in filter(is_record, cell.get("outputs", [])):
+                merged = merge(merged, output.data["application/json"])
+    return _rounded(merged)
+
+
+def merge(first, second):
+    """Both nested dicts in a new one; where both have a value, that of `second`."""
+    both = dict(first)
+    for key, value in second.items():
+        nested = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = merge(both[key], value) if nested else value
+    return both
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ReportError(f"results.json cannot hold {value}: record finite numbers only.")
+        return float(f"{value:.6g}")
+    return value
+
+
+def dump(values):
+    """results.json as text."""
+    return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def metadata(values, profile, path=META):
+    """The texts of meta.yaml with their {placeholders} filled from results, and the banner of the profile.
+
+    Raises ReportError naming the text and the placeholder that the results do not have.
+    """
+    templates = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    known = {**values, "date": values.get("date") or newest_date(values)}
+    texts = {name: _fill(text, known, f"{Path(path).name}: {name}") for name, text in templates.items()}
+    return {**texts, "pagetitle": texts["title"], "banner": BANNERS.get(profile, "")}
+
+
+def _fill(template, values, where):
+    formatter, text = string.Formatter(), ""
+    for literal, name, spec, conversion in formatter.parse(template):
+        text += literal
+        if name is None:
+            continue
+        try:
+            value, _ = formatter.get_field(name, (), values)
+            text += formatter.format_field(formatter.convert_field(value, conversion), spec)
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
+            reason = f"does not fit ({error})" if isinstance(error, ValueError) else "is not in results.json"
+            raise ReportError(f"{where} asks for {{{name}}}, which {reason}.") from None
+    return text
+
+
+def newest_date(values):
+    """The newest date among results["runs"], as "22 November 2026"; empty when there is none."""
+    dates = [run["date"][:10] for run in values.get("runs", {}).values() if "date" in run]
+    if not dates:
+        return ""
+    newest = date.fromisoformat(max(dates))
+    return f"{newest.day} {newest:%B %Y}"
+
+
+# README
+
+ROWS = (  # label, key, format; accuracy and its interval are one row
+    ("Macro F1", "macro_f1", "{:.4f}"),
+    ("Negative log-likelihood", "nll", "{:.4f}"),
+    ("Expected calibration error", "ece", "{:.4f}"),
+    ("Brier score", "brier", "{:.4f}"),
+)
+
+
+def readme_table(values):
+    """The results as a Markdown table: a row for each quantity, a column for each network.
+
+    Raises ReportError naming a quantity that the results lack.
+    """
+    networks = list(values.get("test", {}))
+    try:
+        tests = [values["test"][network] for network in networks]
+        runs = [values["runs"][network] for network in networks]
+        rows = [
+            ("Test accuracy", ["{accuracy:.2%}".format(**test) for test in tests]),
+            ("95 % interval", ["{accuracy_low:.2%} to {accuracy_high:.2%}".format(**test) for test in tests]),
+            *((label, [form.format(test[key]) for test in tests]) for label, key, form in ROWS),
+            ("Parameters", [f"{run['parameters']:,}" for run in runs]),
+            ("Epochs trained", [str(run["epochs"]) for run in runs]),
+            ("Training time", [duration(run["seconds"]) for run in runs]),
+            ("Trained on", [run["device"] for run in runs]),
+            ("Date", [run["date"][:10] for run in runs]),
+        ]
+    except KeyError as error:
+        raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
+    lines = [("", networks), ("---", ["---:"] * len(networks)), *rows]
+    return "\n".join(f"| {' | '.join([label, *cells])} |".replace("|  |", "| |") for label, cells in lines)
+
+
+def duration(seconds):
+    """A duration for reading: "50 s", "9 min" or "2 h 40 min"."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def updated_readme(text, values):
+    """README's text with the block between `<!-- results -->` and `<!-- /results -->` made anew."""
+    if not README_BLOCK.search(text):
+        raise ReportError("README.md has no block between <!-- results --> and <!-- /results --> to fill.")
+    table = readme_table(values)
+    return README_BLOCK.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)
+
+
+# Files
+
+
+def put(source, target):
+    """Move a file or a folder to `target` in place of what is there; both are on the same disk."""
+    if target.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".old-", dir=target.parent) as old:
+            os.replace(target, Path(old) / target.name)
+            os.replace(source, target)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(source, target)
+
+
+def put_all(built, output):
+    """Move everything in the folder `built` into `output` and forget an earlier failure."""
+    for path in sorted(built.iterdir()):
+        put(path, output / path.name)
+    shutil.rmtree(output / "failed", ignore_errors=True)

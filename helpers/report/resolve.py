@@ -1,0 +1,315 @@
+"""Numbers, captions, references and citations, put into executed notebooks as plain Markdown.
+
+The notebooks that come out read well as they are (JupyterLab, GitHub), and the HTML and the PDF are rendered from
+them. What an author may write is in the README of the notebooks; in short:
+
+    # Title {#sec-x}     $$ ... $$ {#eq-x}     : caption {#tbl-x}  (below a pipe table)
+    #| label: fig-x      #| fig-cap: ...       #| fig-alt: ...     #| out-width: 80%      (code cells; also tbl-)
+    @fig-x @tbl-x @eq-x @sec-x                 @key [@key] [see @key, p. 3; @other]
+"""
+
+import re
+from collections import Counter
+from copy import deepcopy
+from dataclasses import dataclass, field
+
+from nbconvert.filters import strip_ansi
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+from nbformat.v4 import new_markdown_cell, new_output
+
+from . import ReportError
+
+KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "sec": "Section"}
+NUMBERED_LEVELS = 3  # deeper headings carry no number
+
+KEY = r"[A-Za-z](?:[\w:-]*\w)?"
+FENCED = r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?^(?P=fence)[ \t]*$"
+INLINE_CODE = r"(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
+HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)(?:[ \t]*\{([#.-][^{}]*)\})?[ \t]*$", re.M)
+EQUATION = re.compile(r"\$\$((?:(?!\$\$).)+)\$\$(?:[ \t]*\{#(eq-[\w-]+)\})?", re.S)
+PIPE_TABLE = re.compile(r"((?:^\|.*\n)+)\s*^:[ \t]+((?:.|\n(?!\n))+?)\s*\{#(tbl-[\w-]+)\}[ \t]*$", re.M)
+LEFT_OVER = re.compile(r"\{#(?:fig|tbl|eq|sec)-[\w-]+\}")
+REFERENCE = re.compile(
+    rf"(?P<code>{FENCED}|{INLINE_CODE})|\[(?P<group>[^\[\]]*?@[^\[\]]*)\](?!\()|(?<![\w/.@\\])@(?P<key>{KEY})",
+    re.M | re.S,
+)
+GROUP_ITEM = re.compile(rf"\s*(?P<before>[^@]*?)\s*@(?P<key>{KEY})(?P<after>.*)", re.S)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a label stands for: "Figure", its number as printed, and the notebook that holds it."""
+
+    kind: str
+    number: str
+    notebook: str
+
+
+@dataclass
+class Register:
+    """The numbers given so far."""
+
+    targets: dict = field(default_factory=dict)
+    counts: Counter = field(default_factory=Counter)
+    levels: list = field(default_factory=lambda: [0] * NUMBERED_LEVELS)
+
+    def count(self, label, notebook):
+        """Give the next number of its kind to a figure, table or equation; returns it as text."""
+        kind = label.split("-")[0]
+        self.counts[kind] += 1
+        return self.add(label, str(self.counts[kind]), notebook)
+
+    def heading(self, level):
+        """The number of the next heading of this level, such as "2.1"; empty for a deep one."""
+        if level > NUMBERED_LEVELS:
+            return ""
+        self.levels[level - 1] += 1
+        self.levels[level:] = [0] * (NUMBERED_LEVELS - level)
+        return ".".join(map(str, self.levels[:level]))
+
+    def add(self, label, number, notebook):
+        if label in self.targets:
+            raise ReportError(f"{notebook}: the label {label} is already used in {self.targets[label].notebook}.")
+        self.targets[label] = Target(KINDS[label.split("-")[0]], number, notebook)
+        return number
+
+
+def resolve(notebooks, works):
+    """Resolve {name: executed notebook} in report order, with `works` {key: bibliography.Work}.
+
+    Returns {name: new notebook}; the given ones are left alone. Raises ReportError naming the notebook and the
+    label for an unknown reference or citation, a duplicate label, or a label without its figure, table or caption.
+    """
+    register = Register()
+    resolved = {name: clean(notebook) for name, notebook in notebooks.items()}
+    for name, notebook in resolved.items():
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                _define_cell(cell, register, name)
+            else:
+                cell.source = _define(cell.source, register, name)
+    for name, notebook in resolved.items():
+        cited = set()
+        for cell in notebook.cells:
+            _refer_cell(cell, register.targets, works, name, cited)
+        if cited:
+            notebook.cells.append(_reference_list(cited, works))
+        _number_cells(notebook, name)
+    return resolved
+
+
+def clean(notebook):
+    """A copy without what is not for readers: stderr, recorded results, papermill's notes, terminal colours."""
+    notebook = deepcopy(notebook)
+    CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    for cell in notebook.cells:
+        cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_record(o)]
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = strip_ansi(output.text)
+    return notebook
+
+
+def is_record(output):
+    """Whether an output is one of notebook.record: numbers for results.json, nothing to look at."""
+    return bool(output.get("metadata", {}).get("results")) and "application/json" in output.get("data", {})
+
+
+def cell_options(source):
+    """Split a code cell into its `#| key: value` options and the code: (dict, str).
+
+    A value may go on in further `#|` lines that are indented.
+    """
+    options, code, key = {}, [], None
+    for line in source.splitlines():
+        option = re.match(r"#\|\s?(?:([\w-]+):)?\s*(.*?)\s*$", line)
+        if not option:
+            code.append(line)
+        elif option[1]:
+            key, options[option[1]] = option[1], option[2]
+        elif key:
+            options[key] = f"{options[key]} {option[2]}".strip()
+    options = {k: re.sub(r"""^(["'])(.*)\1$""", r"\2", v) for k, v in options.items()}
+    return options, "\n".join(code).strip("\n")
+
+
+# First pass: give numbers, make captions visible, leave an anchor before everything that has a label.
+
+
+def _anchor(label):
+    return f'<a id="{label}"></a>'
+
+
+def _define(text, register, notebook):
+    """Number the headings, equations and captioned pipe tables of one Markdown text."""
+
+    def heading(match):
+        hashes, title, attributes = match[1], match[2], match[3] or ""
+        unnumbered = "-" in attributes.split() or ".unnumbered" in attributes
+        number = "" if unnumbered else register.heading(len(hashes))
+        line = f"{hashes} {number} {title}" if number else f"{hashes} {title}"
+        label = re.search(r"#(sec-[\w-]+)", attributes)
+        if not label:
+            return line
+        if not number:
+            raise ReportError(f"{notebook}: the heading {label[1]} has a label but no number to refer to.")
+        register.add(label[1], number, notebook)
+        return f"{_anchor(label[1])}\n\n{line}"
+
+    def equation(match):
+        body, label = match[1], match[2]
+        if not label:
+            return match[0]
+        number = register.count(label, notebook)
+        return f"\n\n{_anchor(label)}\n\n$$\n{body.strip()} \\tag{{{number}}}\n$$\n\n"
+
+    def table(match):
+        rows, caption, label = match[1], match[2], match[3]
+        number = register.count(label, notebook)
+        return f"{_anchor(label)}\n\n{rows}\n**Table {number}.** {caption.strip()}"
+
+    def define(part):
+        part = PIPE_TABLE.sub(table, EQUATION.sub(equation, HEADING.sub(heading, part)))
+        if left := LEFT_OVER.search(part):
+            raise ReportError(f"{notebook}: {left[0]} does not follow a heading, an equation or a table caption.")
+        return re.sub(r"\n{3,}", "\n\n", part)
+
+    parts, end = [], 0
+    for code in re.finditer(FENCED, text, re.M | re.S):
+        parts += [define(text[end : code.start()]), code[0]]
+        end = code.end()
+    return "".join([*parts, define(text[end:])]).strip("\n")
+
+
+def _define_cell(cell, register, notebook):
+    """Number the figure or table of a code cell and put anchor and caption around its outputs."""
+    options, cell.source = cell_options(cell.source)
+    label = options.get("label", "")
+    kind = label.split("-")[0]
+    if kind in ("fig", "tbl") and "-" in label:
+        mine = [i for i, output in enumerate(cell.outputs) if _shows(kind, output)]
+        caption, spoken = _caption(cell, options, kind)
+        if not mine or not caption:
+            lacks = f"shows no {KINDS[kind].lower()}" if not mine else f"has no {kind}-cap"
+            raise ReportError(f"{notebook}: the cell {label} {lacks}.")
+        number = register.count(label, notebook)
+        before = [o for i, o in enumerate(cell.outputs) if i < mine[0] and i != spoken]
+        after = [o for i, o in enumerate(cell.outputs) if i > mine[0] and i not in mine and i != spoken]
+        cell.outputs = [
+            *before,
+            _markdown_output(_anchor(label)),
+            *(cell.outputs[i] for i in mine),
+            _markdown_output(f"**{KINDS[kind]} {number}.** {caption}"),
+            *after,
+        ]
+        shown = {"alt": options.get("fig-alt"), "width": options.get("out-width")}
+        cell.metadata["report"] = {"label": label, **{k: v for k, v in shown.items() if v}}
+    for output in cell.outputs:
+        if "text/markdown" in output.get("data", {}):
+            output.data["text/markdown"] = _define(output.data["text/markdown"], register, notebook)
+
+
+def _caption(cell, options, kind):
+    """The caption and, when it is computed (a Markdown output that begins with ": "), the index of its output."""
+    for i, output in enumerate(cell.outputs):
+        text = output.get("data", {}).get("text/markdown", "")
+        if text.startswith(": "):
+            return text[2:].strip(), i
+    return options.get(f"{kind}-cap"), None
+
+
+def _shows(kind, output):
+    data = output.get("data", {})
+    if kind == "fig":
+        return any(mime.startswith("image/") for mime in data)
+    return "<table" in data.get("text/html", "") or data.get("text/markdown", "").lstrip().startswith("|")
+
+
+def _markdown_output(text):
+    return new_output("display_data", {"text/markdown": text, "text/plain": re.sub(r"<[^>]+>", "", text)})
+
+
+# Second pass: every number is known, so references and citations become text with links.
+
+
+def _refer_cell(cell, targets, works, notebook, cited):
+    if cell.cell_type == "markdown":
+        cell.source = _refer(cell.source, targets, works, notebook, cited)
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        if "text/markdown" in data:
+            data["text/markdown"] = _refer(data["text/markdown"], targets, works, notebook, cited)
+            data["text/plain"] = re.sub(r"<[^>]+>", "", data["text/markdown"])
+
+
+def _refer(text, targets, works, notebook, cited):
+    """Replace the references and citations of one Markdown text; adds the cited keys to `cited`."""
+
+    def work(key):
+        if key not in works:
+            raise ReportError(f"{notebook}: unknown citation @{key}: it is not in refs.bib (code goes in backticks).")
+        cited.add(key)
+        return works[key]
+
+    def reference(label):
+        target = targets.get(label)
+        if not target:
+            raise ReportError(f"{notebook}: unknown reference @{label}.")
+        file = "" if target.notebook == notebook else f"{target.notebook}.ipynb"
+        return f"[{target.kind}\u00a0{target.number}]({file}#{label})"
+
+    def is_reference(key):
+        return key.split("-")[0] in KINDS and "-" in key
+
+    def group(match):  # [see @a, p. 3; @b] or [@fig-x; @fig-y]
+        items = [GROUP_ITEM.fullmatch(part) for part in match["group"].split(";")]
+        if not all(items):
+            return f"[{REFERENCE.sub(replace, match['group'])}]"
+        if all(is_reference(item["key"]) for item in items):
+            return ", ".join(f"{i['before']} {reference(i['key'])}{i['after']}".strip() for i in items)
+        texts = []
+        for item in items:
+            cite = work(item["key"])
+            link = f"[{cite.authors}, {cite.year}](#ref-{item['key']})"
+            texts.append(f"{item['before']} {link}{item['after']}".strip())
+        return f"({'; '.join(texts)})"
+
+    def replace(match):
+        if match["code"]:
+            return match["code"]
+        if match["group"]:
+            return group(match)
+        key = match["key"]
+        if is_reference(key):
+            return reference(key)
+        return f"[{work(key).authors} ({work(key).year})](#ref-{key})"
+
+    return REFERENCE.sub(replace, text)
+
+
+def _reference_list(cited, works):
+    """The last cell: one paragraph for each cited work. render.py gathers them from all notebooks."""
+    entries = sorted(f"{works[key].entry}\n{key}" for key in cited)
+    lines = [f"{_anchor('ref-' + key)}{entry}" for entry, key in (line.split("\n") for line in entries)]
+    cell = new_markdown_cell("\n\n".join(["## References", *lines]))
+    cell.metadata["report"] = {"references": True}
+    return cell
+
+
+def _number_cells(notebook, name):
+    """Cell ids and execution counts that depend on nothing but the order of the cells."""
+    count = 0
+    for index, cell in enumerate(notebook.cells, start=1):
+        cell.id = f"{name}-{index}"
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = count

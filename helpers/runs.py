@@ -1,0 +1,202 @@
+"""The store of trained runs. `load_or_train` is the one door to a trained network.
+
+A run is a folder: weights.safetensors, history.json, and run.json, which says how the other two came about and carries
+their SHA-256. Its identity is the digest of network, configuration, recipe version, seed and data.
+"""
+
+import argparse
+import functools
+import hashlib
+import json
+import math
+import os
+import shutil
+import subprocess
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from helpers import config, data, models, train
+from helpers.config import TrainConfig
+from helpers.data import Part
+
+FILES = ("weights.safetensors", "history.json")
+
+
+class Run(NamedTuple):
+    """A trained network in eval mode, its history (one row an epoch), and its run.json."""
+
+    model: nn.Module
+    history: pd.DataFrame
+    first_losses: list[float]
+    record: dict
+
+
+class CorruptRun(ValueError):
+    """A stored run is not what its record says."""
+
+
+class TrainingNeeded(RuntimeError):
+    """A run is missing and would take longer to train than this command may train."""
+
+
+def identity(network: str, cfg: TrainConfig, seed: int, digests: dict) -> str:
+    """Twelve hexadecimal digits that name what is trained."""
+    what = [network, config.as_dict(cfg), train.RECIPE, seed, digests]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def load_or_train(network: str, profile: str = "full", seed: int = 0, device: str = "auto", train_minutes: float = 2,
+                  changes: dict | None = None, fresh: bool = False, parts: tuple[Part, Part] | None = None) -> Run:
+    """Load the run with this identity if it is stored and verifies; train and store it if it is missing.
+
+    changes: hyper-parameters that differ from the profile's, for instance {"epochs": 20}.
+    fresh: train even if the run is stored. parts: training and validation images, read if not given.
+    Raises CorruptRun, or TrainingNeeded if the estimate exceeds `train_minutes`.
+    """
+    cfg = config.train_config(network, profile, **(changes or {}))
+    training, validation = parts or data.train_validation(profile)
+    digests = {"training": data.digest(training.images), "validation": data.digest(validation.images)}
+    name = f"{network}-{identity(network, cfg, seed, digests)}"
+    published = profile == "full" and seed == 0 and not changes
+    folder = (config.PUBLISHED if published else config.CACHE / "runs") / name
+    if folder.exists() and not fresh:
+        run = load(folder)
+        print(f"{network}: loaded {name}, {when_where(run.record)}", flush=True)
+        return run
+    state = config.CACHE / "states" / f"{name}.pt"
+    chosen = train.pick_device(device)
+    minutes = train.estimate_seconds(network, cfg, training, chosen) / 60
+    print(f"{network}: no trained run {name}; training {cfg.epochs} epochs takes about {minutes:.1f} min", flush=True)
+    if minutes > train_minutes:
+        raise TrainingNeeded(
+            f"{network} (profile {profile}) is not trained yet, and its {minutes:.0f} min exceed the {train_minutes:g} "
+            "min that may be spent here. `make retrain` trains the full profile, `make quick` a short one; in a "
+            "notebook, raise train_minutes in the parameters cell."
+        )
+    code = commit()  # before training: the code may be edited while it runs
+    log = functools.partial(print, flush=True)
+    trained = train.fit(network, cfg, training, validation, seed, chosen, state, log)
+    record = {
+        "network": network, "profile": profile, "config": config.as_dict(cfg), "recipe": train.RECIPE, "seed": seed,
+        "data": digests, "device": "; ".join(trained.devices), "device_label": chosen.label,
+        "parameters": models.parameters(models.build(network)),
+        "flop": 6 * models.macs(models.build(network)) * cfg.epochs * len(training.labels),  # 2 forward, 4 backward
+        "seconds": round(sum(row["seconds"] for row in trained.history)), "epochs": cfg.epochs,
+        "best_epoch": min(trained.history, key=lambda row: row["validation_loss"])["epoch"],
+        "date": datetime.now(UTC).date().isoformat(), "commit": code,
+        "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
+    }  # fmt: skip
+    if published:  # a new recipe replaces the run that it supersedes
+        for old in config.PUBLISHED.glob(f"{network}-*"):
+            shutil.rmtree(old)
+    save(folder, trained, record)
+    state.unlink(missing_ok=True)
+    return load(folder)
+
+
+def save(folder: Path, trained: train.Trained, record: dict) -> None:
+    """Write the run beside its place and move it there whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as partial:
+        partial = Path(partial) / folder.name
+        partial.mkdir()
+        save_file({k: v.contiguous() for k, v in trained.weights.items()}, partial / "weights.safetensors")
+        history = {"first_losses": trained.first_losses, "epochs": trained.history}
+        (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+        record = {**record, "files": {name: file_digest(partial / name) for name in FILES}}
+        (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+
+
+def load(folder: Path) -> Run:
+    """Read a stored run. Raises CorruptRun, naming the file, if anything differs from its record."""
+    try:
+        record = json.loads((folder / "run.json").read_text())
+        digests = {name: data_digest for name, data_digest in record["files"].items() if name in FILES}
+        network = record["network"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _corrupt(folder, "run.json") from error
+    for name in FILES:
+        if not (folder / name).is_file() or file_digest(folder / name) != digests.get(name):
+            raise _corrupt(folder, name)
+    cfg = TrainConfig(**record["config"])
+    if not folder.name.endswith(identity(network, cfg, record["seed"], record["data"])):
+        raise _corrupt(folder, "run.json")
+    history = json.loads((folder / "history.json").read_text())
+    model = models.build(network)
+    try:
+        model.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (SafetensorError, RuntimeError) as error:
+        raise _corrupt(folder, "weights.safetensors") from error
+    return Run(model.eval(), pd.DataFrame(history["epochs"]), history["first_losses"], record)
+
+
+def _corrupt(folder: Path, name: str) -> CorruptRun:
+    where = folder.relative_to(config.ROOT) if folder.is_relative_to(config.ROOT) else folder.name
+    return CorruptRun(
+        f"{where}/{name} is missing or differs from what was recorded: restore it with `git checkout -- {where}`, "
+        "or delete the folder and train again."
+    )
+
+
+def published(network: str) -> Run:
+    """The committed run of a network. Raises FileNotFoundError if there is none."""
+    folders = sorted(config.PUBLISHED.glob(f"{network}-*"))
+    if not folders:
+        raise FileNotFoundError(f"there is no trained {network} in reports/runs: run `make retrain`.")
+    return load(folders[-1])
+
+
+def when_where(record: dict) -> str:
+    """When, where and how long a run was trained, in words."""
+    return f"trained on {record['date']} on {record['device']} in {record['seconds'] / 60:.0f} min"
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def commit() -> str:
+    """The git commit of the code, marked if the code has uncommitted changes; "unknown" outside a clone."""
+
+    def git(*words):
+        command = ["git", "-C", config.ROOT, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--", "helpers")
+        return git("rev-parse", "HEAD") + ("+changes" if dirty else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def retrain(device: str = "auto", networks=config.NETWORKS) -> None:
+    """Train the published runs from scratch, resumable: interrupted, the same command goes on where it stopped."""
+    parts = data.train_validation("full")
+    for network in networks:
+        load_or_train(network, device=device, train_minutes=math.inf, fresh=True, parts=parts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=retrain.__doc__)
+    parser.add_argument("command", choices=["retrain"])
+    parser.add_argument("networks", nargs="*", default=config.NETWORKS, help="which networks (default: both)")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    arguments = parser.parse_args()
+    try:
+        retrain(arguments.device, arguments.networks)
+    except (data.DataError, ValueError, train.Diverged) as problem:
+        raise SystemExit(str(problem)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped. The same command goes on from the last finished epoch.") from None

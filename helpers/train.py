@@ -1,0 +1,235 @@
+"""Training: one plain loop, the checkpoint of the lowest validation loss, exact resume."""
+
+import math
+import os
+import platform
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from helpers import augment, models
+from helpers.config import TrainConfig
+from helpers.data import Part
+from helpers.inference import infer, normalise, to_unit
+
+RECIPE = 1  # raise it whenever the same configuration would no longer give the same losses
+REPLAY_STEPS = 20  # the first losses of a run, kept so that anyone can replay them
+
+
+class Device(NamedTuple):
+    """Where to train, and the precision of the forward pass (weights and updates are always float32)."""
+
+    kind: str  # "cpu" or "cuda"
+    precision: torch.dtype
+
+    @property
+    def label(self) -> str:
+        """For instance "cpu/bfloat16": runs with the same label should agree in their first losses."""
+        return f"{self.kind}/{str(self.precision).removeprefix('torch.')}"
+
+
+class Trained(NamedTuple):
+    """The best weights, one row of history an epoch, the first step losses, and the devices that were used."""
+
+    weights: dict[str, Tensor]
+    history: list[dict]
+    first_losses: list[float]
+    devices: list[str]
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer finite."""
+
+
+def pick_device(name: str = "auto") -> Device:
+    """Choose "cpu", "cuda", or with "auto" the GPU where there is one. bfloat16 is used where the hardware computes in it."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"device must be auto, cpu or cuda, not {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda, but PyTorch sees no CUDA GPU: use device = 'auto' or 'cpu'.")
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        native = torch.cuda.get_device_capability() >= (8, 0)
+        return Device("cuda", torch.bfloat16 if native else torch.float32)
+    native = torch.cpu._is_avx512_bf16_supported()
+    return Device("cpu", torch.bfloat16 if native else torch.float32)
+
+
+def device_name(device: Device) -> str:
+    """The processor in words, for the record of a run."""
+    if device.kind == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    match = re.search(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{match[1].strip() if match else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.peak_rate, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=config.peak_rate, fused=True)
+
+
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """Linear warm-up, then constant or cosine to zero at the end (Loshchilov and Hutter 2017). Steps count from 0."""
+    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    if step < warmup:
+        return config.peak_rate * (step + 1) / warmup
+    if config.schedule == "constant":
+        return config.peak_rate
+    return config.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def training_batch(images: Tensor, config: TrainConfig) -> Tensor:
+    """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32)."""
+    x = augment.colour(augment.geometry(to_unit(images), config), config)
+    return augment.erasing(normalise(x), config).contiguous(memory_format=torch.channels_last)
+
+
+def epoch_steps(model, optimizer, config, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """One pass over the training images; after each step yields loss, number correct and number of images."""
+    torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
+    batches = torch.randperm(len(labels)).to(labels.device).split(config.batch_size)
+    model.train()
+    for i, rows in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, (epoch - 1) * len(batches) + i, len(batches))
+        x, y = training_batch(images[rows], config), labels[rows]
+        with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.detach(), (logits.argmax(dim=1) == y).sum(), len(rows)
+
+
+def fit(network: str, config: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
+        state_file: Path | None = None, log=print) -> Trained:  # fmt: skip
+    """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
+
+    On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
+    Raises Diverged when the loss is no longer finite.
+    """
+    model = models.build(network, seed).to(device.kind)
+    optimizer = make_optimizer(model, config)
+    images, labels = to_tensors(train, device)
+    best, history, first_losses, devices = {}, [], [], []
+    if state_file is not None and state_file.exists():
+        best, history, first_losses, devices = _restore(state_file, model, optimizer, device)
+        log(f"{network}: going on after epoch {len(history)} of {config.epochs}")
+    devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
+    for epoch in range(len(history) + 1, config.epochs + 1):
+        began = time.perf_counter()
+        steps = list(epoch_steps(model, optimizer, config, images, labels, seed, epoch, device))
+        losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
+        if not losses.isfinite().all():
+            raise Diverged(f"{network}: the loss is not finite in epoch {epoch}: lower peak_rate ({config.peak_rate}).")
+        if epoch == 1:
+            first_losses = losses[:REPLAY_STEPS].tolist()
+        validation_loss, validation_accuracy = evaluate(model, validation)
+        if validation_loss < min((row["validation_loss"] for row in history), default=math.inf):
+            best = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
+        history.append({
+            "epoch": epoch, "rate": optimizer.param_groups[0]["lr"],
+            "train_loss": float(losses @ sizes / sizes.sum()), "train_accuracy": float(correct.sum() / sizes.sum()),
+            "validation_loss": validation_loss, "validation_accuracy": validation_accuracy,
+            "seconds": time.perf_counter() - began,
+        })  # fmt: skip
+        log(epoch_line(network, history, config.epochs))
+        if state_file is not None:
+            _save(state_file, model, optimizer, best, history, first_losses, devices)
+    return Trained(best, history, first_losses, devices)
+
+
+def epoch_line(network: str, history: list[dict], epochs: int) -> str:
+    """One line on the last epoch, with the time left."""
+    row = history[-1]
+    left = (epochs - len(history)) * float(np.median([r["seconds"] for r in history[-5:]]))
+    return (
+        f"{network} {row['epoch']:3d}/{epochs}  train {row['train_loss']:.3f} {row['train_accuracy']:6.2%}  "
+        f"validation {row['validation_loss']:.3f} {row['validation_accuracy']:6.2%}  rate {row['rate']:.1e}  "
+        f"{row['seconds']:.0f} s  {left / 60:.0f} min left"
+    )
+
+
+def to_tensors(part: Part, device: Device) -> tuple[Tensor, Tensor]:
+    """Images and labels as tensors on the device, where they stay for the whole training."""
+    return torch.from_numpy(part.images).to(device.kind), torch.from_numpy(part.labels).long().to(device.kind)
+
+
+def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and accuracy, each divided by the number of images that were really seen."""
+    prediction = infer(model, part.images)
+    loss = F.cross_entropy(torch.from_numpy(prediction.logits), torch.from_numpy(part.labels).long())
+    return loss.item(), float((prediction.labels == part.labels).mean())
+
+
+def _save(path: Path, model, optimizer, best, history, first_losses, devices) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
+                "first_losses": first_losses, "devices": devices}, partial)  # fmt: skip
+    os.replace(partial, path)
+
+
+def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, list, list]:
+    try:
+        state = torch.load(path, map_location=device.kind, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        return state["best"], state["history"], state["first_losses"], state["devices"]
+    except Exception as error:
+        raise ValueError(f"the resume state {path.name} cannot be read: delete it to start from scratch.") from error
+
+
+def replay(network: str, config: TrainConfig, train: Part, seed: int, device: Device) -> list[float]:
+    """The losses of the first steps of a run, computed again from scratch."""
+    model = models.build(network, seed).to(device.kind)
+    images, labels = to_tensors(train, device)
+    steps = epoch_steps(model, make_optimizer(model, config), config, images, labels, seed, 1, device)
+    return [loss.item() for loss, _, _ in islice(steps, REPLAY_STEPS)]
+
+
+def plain(config: TrainConfig) -> TrainConfig:
+    """The same configuration at a constant rate without augmentation and decay, for the one-batch check."""
+    return replace(config, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
+                   rotation=0.0, jitter=0.0, erasing=0.0)  # fmt: skip
+
+
+def overfit(network: str, config: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:
+    """The losses of training on one batch alone: a network and a loop that work drive them to zero."""
+    model = models.build(network).to(device.kind)
+    images, labels = to_tensors(batch, device)
+    optimizer = make_optimizer(model, config)
+    losses = []
+    for epoch in range(1, steps + 1):
+        for loss, _, _ in epoch_steps(model, optimizer, config, images, labels, 0, epoch, device):
+            losses.append(loss.item())
+    return losses
+
+
+def estimate_seconds(network: str, config: TrainConfig, train: Part, device: Device) -> float:
+    """Seconds that the whole training would take, from timing a few steps on this machine."""
+    model = models.build(network).to(device.kind)
+    images, labels = to_tensors(train, device)
+    steps = epoch_steps(model, make_optimizer(model, config), config, images, labels, 0, 1, device)
+    per_step = []
+    for _ in range(6):
+        began = time.perf_counter()
+        if next(steps, None) is None:
+            break
+        per_step.append(time.perf_counter() - began)
+    return float(np.median(per_step)) * math.ceil(len(labels) / config.batch_size) * config.epochs

@@ -1,0 +1,25 @@
+"""Every test works on its own cache folder and never on published runs."""
+
+import dataclasses
+
+import pytest
+
+from helpers import config, data
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(config, "PUBLISHED", tmp_path / "published")
+
+
+@pytest.fixture(scope="session")
+def sample():
+    """360 training and 40 validation images of real CIFAR-10."""
+    return data.train_validation("smoke")
+
+
+@pytest.fixture
+def tiny():
+    """A configuration with every kind of augmentation that trains in a second."""
+    return dataclasses.replace(config.IMPROVED, epochs=4, batch_size=64, warmup_epochs=1, erasing=0.5)

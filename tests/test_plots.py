@@ -1,0 +1,215 @@
+import base64
+import io
+import re
+import warnings
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib._pylab_helpers import Gcf
+from matplotlib.text import Text
+from PIL import Image
+
+from helpers import metrics, plots
+from helpers.config import CLASSES
+
+NAMES = ("BaselineNet", "ImprovedNet")
+
+
+def draw(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def model(skill):
+    """Logits (600, 10) and labels (600,) of an invented model."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(10), 60)
+    return rng.normal(size=(600, 10)) + skill * np.eye(10)[labels], labels
+
+
+def history(epochs):
+    falling = 2 - np.linspace(0, 1, epochs)
+    return pd.DataFrame(
+        {"epoch": np.arange(1, epochs + 1), "train_loss": falling, "train_accuracy": 1 - falling / 2}
+        | {"validation_loss": np.abs(falling - 1.5) + 1, "validation_accuracy": 0.9 - falling / 3}
+    )
+
+
+MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
+LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
+
+CHARTS = {
+    "class_examples": lambda: plots.class_examples(draw((40, 32, 32, 3)), np.arange(40) % 10, per_class=3),
+    "augmentations": lambda: plots.augmentations({"original": draw((8, 32, 32, 3)), "erased": np.ones((8, 32, 32, 3))}),
+    "channel_histograms": lambda: plots.channel_histograms(draw((4, 32, 32, 3))),
+    "schedule": lambda: plots.schedule(np.linspace(0.1, 0, 30), unit="step"),
+    "learning_curves": lambda: plots.learning_curves({name: history(20) for name in NAMES}),
+    "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
+    "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
+    "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
+    "confusion": lambda: plots.confusion({name: metrics.confusion(*m) for name, m in MODELS.items()}),
+    "per_class_f1": lambda: plots.per_class_f1({name: metrics.per_class(*m) for name, m in MODELS.items()}),
+    "gallery": lambda: plots.gallery(draw((8, 32, 32, 3)), [1] * 8, [1, 0] * 4, np.linspace(0.2, 1, 8)),
+    "probabilities": lambda: plots.probabilities(
+        draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
+    ),
+    "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
+    "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
+}
+RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities"}
+
+
+def test_every_figure_is_tested():
+    public = {
+        name
+        for name, value in vars(plots).items()
+        if callable(value) and getattr(value, "__module__", "") == plots.__name__ and name[0].islower()
+    }
+    assert public == set(CHARTS)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_renders_the_same_bytes_twice_and_reads_well(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart = CHARTS[name]()
+        data = chart.render()
+    assert isinstance(chart, plots.Chart)
+    assert chart.raster == (name in RASTER)
+    assert data == chart.render() == CHARTS[name]().render()
+    assert chart.get_figwidth() <= plots.WIDTH
+    texts = [t for t in chart.findobj(Text) if t.get_visible() and t.get_text().strip()]
+    assert all(t.get_fontsize() >= 7 for t in texts)
+    # Nothing is cut off at the edge of the figure.
+    inside = chart.get_tightbbox()
+    width, height = chart.get_size_inches()
+    assert inside.x0 > 0 and inside.y0 > 0 and inside.x1 < width and inside.y1 < height
+    assert not Gcf.figs, "pyplot was asked for a figure, which the notebook would show as a second one"
+
+
+@pytest.mark.parametrize("name, mime", [("overfit", "image/svg+xml"), ("gallery", "image/png")])
+def test_shows_itself_as_one_output(monkeypatch, name, mime):
+    shown = []
+    monkeypatch.setattr(plots, "display", lambda data, **options: shown.append((data, options)))
+    chart = CHARTS[name]()
+    chart._ipython_display_()
+    [(data, options)] = shown
+    assert set(data) == {mime, "text/plain"} and options["raw"]
+    if mime == "image/png":
+        image = Image.open(io.BytesIO(base64.b64decode(data[mime])))
+        assert image.size == tuple(np.round(chart.get_size_inches() * 200).astype(int))
+    else:
+        assert "<svg" in data[mime]
+        assert "<text" not in data[mime], "text must be drawn as paths, so that no font is needed"
+        assert not re.search(r"<dc:date>", data[mime])
+
+
+def test_class_examples_are_the_first_of_each_class_in_its_row():
+    images = draw((40, 32, 32, 3))
+    [ax] = plots.class_examples(images, np.arange(40) % 10, per_class=3).axes
+    canvas = ax.images[0].get_array()
+    np.testing.assert_allclose(canvas[34:66, 68:100], images[21] / 255)  # second row, third column: class 1
+    assert canvas.shape == (10 * 34 - 2, 3 * 34 - 2, 3)
+    assert tuple(t.get_text() for t in ax.get_yticklabels()) == CLASSES
+
+
+def test_a_missing_example_leaves_a_white_tile():
+    [ax] = plots.class_examples(draw((11, 32, 32, 3)), np.arange(11) % 10, per_class=2).axes
+    assert (ax.images[0].get_array()[34:66, 34:66] == 1).all()
+
+
+def test_augmentations_keep_the_order_of_the_operations():
+    [ax] = CHARTS["augmentations"]().axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["original", "erased"]
+    assert (ax.images[0].get_array()[34:66, :32] == 1).all()
+
+
+def test_kernels_show_zero_as_grey_and_the_largest_weight_as_an_extreme():
+    weights = np.zeros((2, 3, 2, 2))
+    weights[0, 0, 0, 0] = -0.1
+    canvas = plots.kernels(weights).axes[0].images[0].get_array()
+    assert canvas[0, 0].tolist() == [0, 0.5, 0.5]
+    assert canvas[-1, -1].tolist() == [0.5, 0.5, 0.5]
+
+
+def test_channel_histograms_print_mean_and_deviation():
+    images = np.zeros((2, 4, 4, 3), dtype=np.uint8)
+    images[0, ..., 0] = 255
+    titles = [ax.get_title() for ax in plots.channel_histograms(images).axes]
+    assert titles == ["red: 0.5000 ± 0.5000", "green: 0.0000 ± 0.0000", "blue: 0.0000 ± 0.0000"]
+
+
+def test_learning_curves_mark_the_lowest_validation_loss():
+    table = history(21)
+    chart = plots.learning_curves({"BaselineNet": table})
+    dots = [line for ax in chart.axes for line in ax.lines if len(line.get_xdata()) == 1]
+    best = table.loc[table["validation_loss"].idxmin()]
+    assert [dot.get_xdata()[0] for dot in dots] == [best["epoch"]] * 2
+    assert [dot.get_ydata()[0] for dot in dots] == [best["validation_loss"], best["validation_accuracy"]]
+
+
+def test_a_network_has_one_colour_everywhere():
+    for name in ("learning_curves", "replay", "per_class_f1", "reliability", "risk_coverage"):
+        used = {matplotlib.colors.to_hex(line.get_color()).upper() for ax in CHARTS[name]().axes for line in ax.lines}
+        assert set(plots.NETWORK_COLOURS.values()) <= used, name
+
+
+def test_confusion_prints_row_percent_and_mutes_the_diagonal():
+    matrix = np.diag([50] * 10)
+    matrix[3, 5] = 150
+    [ax] = plots.confusion({"BaselineNet": matrix}).axes
+    cells = np.array(ax.texts).reshape(10, 10)
+    assert cells[3, 5].get_text() == "75" and cells[3, 3].get_text() == "25" and cells[0, 1].get_text() == ""
+    assert cells[3, 3].get_color() == plots.MUTED and cells[3, 5].get_color() == "white"
+
+
+def test_gallery_tells_wrong_from_right():
+    chart = plots.gallery(draw((3, 32, 32, 3)), [3, 3, 8], [3, 5, 8], [0.5, 0.876, 1.0], columns=2)
+    assert [len(ax.images) for ax in chart.axes] == [1, 1, 1]
+    first, second, _ = chart.axes
+    assert second.get_title() == "cat →\ndog 87.6\u2009%"
+    assert second.title.get_color() == plots.WRONG != first.title.get_color()
+    assert second.spines["left"].get_visible() and not first.spines["left"].get_visible()
+
+
+def test_per_class_f1_sorts_by_the_first_model():
+    table = metrics.per_class(*MODELS["BaselineNet"])
+    [ax] = plots.per_class_f1({"BaselineNet": table}).axes
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(table["f1"].sort_values(kind="stable").index)
+
+
+def test_probabilities_show_the_three_best_beside_each_image():
+    chart = plots.probabilities(draw((1, 32, 32, 3)), [[0, 0.1, 0, 0, 0.2, 0, 0, 0.6, 0.1, 0]], [4])
+    [picture, bars] = chart.axes
+    assert [t.get_text() for t in bars.get_yticklabels()] == ["horse", "deer", "automobile"]
+    assert [bar.get_width() for bar in bars.patches] == [0.6, 0.2, 0.1]
+    assert picture.get_title() == "deer"
+    assert [matplotlib.colors.to_hex(bar.get_facecolor()).upper() == plots.TRUE for bar in bars.patches] == [0, 1, 0]
+    assert len(CHARTS["probabilities"]().axes) == 6
+
+
+def test_panels_are_one_a_network():
+    assert [ax.get_title() for ax in CHARTS["replay"]().axes] == list(NAMES)
+    assert len(CHARTS["reliability"]().axes) == 4
+    assert len(CHARTS["confusion"]().axes) == 2
+
+
+def test_reliability_shows_the_share_of_images():
+    table = metrics.reliability(*MODELS["BaselineNet"])
+    bars = plots.reliability({"BaselineNet": table}).axes[1].patches
+    assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: plots.class_examples(draw((4, 3, 32, 32)), np.arange(4)), "shape"),
+        (lambda: plots.augmentations({"normalised": np.full((1, 8, 8, 3), -1.5)}), "undo the normalisation"),
+        (lambda: plots.channel_histograms(np.zeros((1, 8, 8, 3))), "raw uint8"),
+        (lambda: plots.kernels(np.zeros((6, 1, 3, 3))), "Kernels over RGB"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

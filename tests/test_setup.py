@@ -1,0 +1,144 @@
+"""The commands and the set-up, tried without installing anything: a stand-in Python plays the one to be found."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.config import ROOT
+
+COMMANDS = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run make in `folder` as from a fresh terminal, without the environment or the make that runs these tests."""
+    outer = {"VIRTUAL_ENV", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    inherited = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=inherited | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The files that the set-up reads, in a folder whose name holds a space."""
+    folder = tmp_path / "a clone"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def fake_python(path: Path, prelude: str) -> Path:
+    """A Python at `path` that executes `prelude` first, and only notes the call in `path.log` when given a module."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        "#!/bin/sh\n"
+        f'[ "$1" = -m ] && {{ echo "$@" >> "{path}.log"; exit 0; }}\n'
+        f"exec '{sys.executable}' -c 'import sys; {prelude}; exec(sys.argv[1])' \"$2\"\n"
+    )
+    path.chmod(0o755)
+    return path
+
+
+def on_path(folder: Path, prelude: str) -> str:
+    """A PATH on which every Python that make tries is a stand-in."""
+    for name in ("python3", "python3.11", "python3.12", "python3.13"):
+        fake_python(folder / name, prelude)
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def test_make_alone_prints_every_command():
+    assert set(COMMANDS) >= {"report", "quick", "retrain", "test", "lab", "lint", "clean"}
+    printed = make(ROOT).stdout.splitlines()
+    assert [line.split()[1] for line in printed] == COMMANDS
+
+
+@pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="README.md is not written yet")
+def test_commands_in_readme_exist():
+    text = (ROOT / "README.md").read_text()
+    code = "\n".join(re.findall(r"```.*?```", text, re.DOTALL) + re.findall(r"`[^`\n]+`", text))
+    named = set(re.findall(r"\bmake ([a-z]+)", code))
+    assert {"report", "quick"} <= named <= set(COMMANDS)
+
+
+def test_requirements_are_pinned_and_explained():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if line.strip() and not line.startswith("#")]
+    assert packages
+    assert [line for line in packages if not re.fullmatch(r"[\w.-]+==[\w.]+ +# \S.*", line)] == []
+
+
+def test_conda_reads_the_same_list():
+    assert re.search(r"^ +- pip:\n +- -r requirements\.txt\b", (ROOT / "environment.yml").read_text(), re.MULTILINE)
+
+
+def test_too_old_python_is_refused_in_one_sentence(clone, tmp_path):
+    done = make(clone, "test", PATH=on_path(tmp_path / "bin", 'sys.version_info = (3, 9, 2, "final", 0)'))
+    sentence, failure = done.stderr.splitlines()
+    assert sentence.startswith("Python 3.11 or newer is needed and python3 is Python 3.9: install one")
+    assert failure.startswith("make: ***")
+    assert done.returncode != 0 and done.stdout == "" and not (clone / ".venv").exists()
+
+
+def test_missing_venv_is_said_in_one_sentence(clone, tmp_path):
+    # Debian's Python comes without ensurepip until python3-venv is installed
+    done = make(clone, "test", PATH=on_path(tmp_path / "bin", 'sys.modules["ensurepip"] = None'))
+    sentence, failure = done.stderr.splitlines()
+    assert "not its module venv" in sentence and "python3-venv" in sentence
+    assert done.returncode != 0 and done.stdout == ""
+
+
+def test_too_old_active_environment_is_refused(clone, tmp_path):
+    fake_python(tmp_path / "old env/bin/python", 'sys.version_info = (3, 9, 2, "final", 0)')
+    done = make(clone, "test", VIRTUAL_ENV=str(tmp_path / "old env"))
+    assert "old env has no Python 3.11 or newer: deactivate it" in done.stderr
+    assert done.returncode != 0 and done.stdout == ""
+
+
+@pytest.mark.parametrize("variable", ["VIRTUAL_ENV", "CONDA_PREFIX"])
+def test_set_up_uses_the_active_environment_once(clone, tmp_path, variable):
+    active = {variable: str(tmp_path / "my env")}
+    python = fake_python(tmp_path / "my env/bin/python", "pass")
+    log = Path(f"{python}.log")
+
+    def modules_run() -> list[str]:
+        assert make(clone, "test", **active).returncode == 0
+        calls = log.read_text().splitlines()
+        log.unlink()
+        return calls
+
+    first = modules_run()
+    assert any(call.endswith("-r requirements.txt") for call in first)
+    assert any(call.endswith("-e .") for call in first)
+    assert modules_run() == ["-m pytest -q"]
+
+    (clone / "requirements.txt").touch()
+    assert modules_run() == ["-m pytest -q"]
+    with (clone / "requirements.txt").open("a") as file:
+        file.write("one-more==1.0  # reason\n")
+    assert modules_run() == first
+    assert not (clone / ".venv").exists()
+
+
+def test_conda_base_is_left_alone(clone, tmp_path):
+    fake_python(tmp_path / "conda/bin/python", "pass")
+    done = make(clone, "-n", "test", CONDA_PREFIX=str(tmp_path / "conda"), CONDA_DEFAULT_ENV="base")
+    assert '".venv/bin/python" -m pytest' in done.stdout
+    assert str(tmp_path) not in done.stdout
+
+
+def test_clean_keeps_what_was_made(clone):
+    kept = ["reports/report.html", "reports/runs/a/run.json", "reports/quick/x", "data/x", "cache/x", ".venv/x"]
+    removed = ["helpers/__pycache__/x", "build/x", "reports/smoke/x", "reports/failed/x", "reports/quick/failed/x"]
+    for name in kept + removed + ["notebooks/x", "tests/x"]:
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).touch()
+    done = make(clone, "clean")
+    assert done.returncode == 0 and "Removed" in done.stdout and done.stderr == ""
+    assert [name for name in kept if not (clone / name).exists()] == []
+    assert [name for name in removed if (clone / name).exists()] == []

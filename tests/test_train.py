@@ -1,0 +1,130 @@
+"""The loop: same bits, exact resume, best checkpoint, recipe version."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers import config, models, train
+
+CPU = train.Device("cpu", torch.float32)
+RECORDED = Path(__file__).parent / "fixtures" / "first_losses.json"
+
+
+def silent(line):
+    pass
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("network", config.NETWORKS)
+def test_stopped_and_resumed_gives_the_same_bits(network, sample, tiny, tmp_path):
+    cfg = dataclasses.replace(tiny, optimizer="sgd", peak_rate=0.01) if network == "BaselineNet" else tiny
+    whole = train.fit(network, cfg, *sample, 3, CPU, log=silent)
+
+    def stop(line):
+        raise KeyboardInterrupt
+
+    for _ in range(cfg.epochs):  # interrupted after each line, that is before the epoch is saved, then after
+        state = tmp_path / f"{network}.pt"
+        lines = []
+
+        def stop_later(line, lines=lines):
+            lines.append(line)
+            if sum("train " in text for text in lines) == 2:
+                raise KeyboardInterrupt
+
+        try:
+            resumed = train.fit(network, cfg, *sample, 3, CPU, state, log=stop_later)
+        except KeyboardInterrupt:
+            continue
+    drop = "seconds"
+    assert same(whole.weights, resumed.weights)
+    assert whole.first_losses == resumed.first_losses
+    for a, b in zip(whole.history, resumed.history, strict=True):
+        assert {**a, drop: 0} == {**b, drop: 0}
+
+
+def test_another_seed_gives_other_weights(sample, tiny):
+    short = dataclasses.replace(tiny, epochs=1)
+    a, b = (train.fit("BaselineNet", short, *sample, seed, CPU, log=silent) for seed in (0, 1))
+    assert not same(a.weights, b.weights)
+
+
+def test_the_kept_weights_have_the_lowest_validation_loss(sample, tiny):
+    """At this rate the last epoch is not the best, so keeping the last would fail."""
+    cfg = dataclasses.replace(tiny, epochs=6, schedule="constant", peak_rate=0.02)
+    trained = train.fit("ImprovedNet", cfg, *sample, 0, CPU, log=silent)
+    losses = [row["validation_loss"] for row in trained.history]
+    assert min(losses) < losses[-1]
+    model = models.build("ImprovedNet")
+    model.load_state_dict(trained.weights)
+    assert train.evaluate(model, sample[1])[0] == pytest.approx(min(losses), rel=1e-5)
+
+
+def test_the_loss_is_divided_by_the_images_seen(sample):
+    """An untrained network with a small last layer is at log 10, whatever the size of the set."""
+    loss, accuracy = train.evaluate(models.build("ImprovedNet"), sample[1])
+    assert loss == pytest.approx(math.log(10), abs=0.1)
+    assert 0 <= accuracy <= 0.5
+
+
+def test_both_networks_overfit_one_batch(sample):
+    batch = type(sample[0])(sample[0].images[:32], sample[0].labels[:32])
+    for network in config.NETWORKS:
+        cfg = train.plain(config.train_config(network, "full"))
+        losses = train.overfit(network, cfg, batch, 150, CPU)
+        assert losses[-1] < 0.05 * losses[0]
+
+
+def test_a_diverging_run_stops_with_its_reason(sample, tiny):
+    wild = dataclasses.replace(tiny, optimizer="sgd", peak_rate=1e30, warmup_epochs=0)
+    with pytest.raises(train.Diverged, match="not finite in epoch 1: lower peak_rate"):
+        train.fit("BaselineNet", wild, *sample, 0, CPU, log=silent)
+
+
+def test_a_damaged_resume_state_is_named(sample, tiny, tmp_path):
+    state = tmp_path / "state.pt"
+    state.write_bytes(b"not a state")
+    with pytest.raises(ValueError, match="state.pt cannot be read: delete it"):
+        train.fit("BaselineNet", tiny, *sample, 0, CPU, state, log=silent)
+
+
+def test_learning_rate():
+    cfg = dataclasses.replace(config.IMPROVED, epochs=10, warmup_epochs=2, peak_rate=1.0)
+    rates = [train.learning_rate(cfg, step, 50) for step in range(500)]
+    assert rates[0] == pytest.approx(1 / 100) and rates[99] == 1.0
+    assert rates[300] == pytest.approx(0.5)
+    assert 0 < rates[-1] < 1e-4 and all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
+    constant = dataclasses.replace(cfg, schedule="constant", warmup_epochs=0)
+    assert {train.learning_rate(constant, step, 50) for step in range(500)} == {1.0}
+
+
+def test_the_recipe_version_changes_with_the_losses(sample):
+    """If this fails because training was changed on purpose: raise train.RECIPE and record the new losses by
+    deleting fixtures/first_losses.json and running the test twice."""
+    losses = {}
+    for network in config.NETWORKS:
+        cfg = dataclasses.replace(config.train_config(network, "full"), batch_size=36)
+        losses[network] = train.replay(network, cfg, sample[0], 0, CPU)[:10]
+    if not RECORDED.exists():
+        RECORDED.write_text(json.dumps({"recipe": train.RECIPE, "losses": losses}, indent=1) + "\n")
+        pytest.fail("recorded the first losses; run the test again")
+    recorded = json.loads(RECORDED.read_text())
+    for network in config.NETWORKS:
+        unchanged = losses[network] == pytest.approx(recorded["losses"][network], rel=2e-3)
+        assert unchanged == (recorded["recipe"] == train.RECIPE), f"{network}: losses and recipe version must change together"
+
+
+def test_devices():
+    assert train.pick_device("cpu").kind == "cpu"
+    with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
+        train.pick_device("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="sees no CUDA GPU"):
+            train.pick_device("cuda")
