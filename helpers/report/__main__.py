@@ -47,7 +47,7 @@ def run_all(notebooks, executed, output, profile, train_minutes=None):
 
     On an error the partly executed notebook is kept as output/failed/NAME.ipynb and ReportError is raised.
     """
-    parameters = {"profile": profile} | ({"train_minutes": train_minutes} if train_minutes else {})
+    parameters = {"profile": profile} | ({} if train_minutes is None else {"train_minutes": train_minutes})
     executed.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".running-", dir=executed.parent) as folder:
         running = Path(folder) / executed.name
@@ -73,7 +73,7 @@ def build(executed, output, profile, readme=None):
         raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in names}
     values = publish.results(notebooks.values())
-    meta = publish.metadata(values, profile)
+    meta = publish.metadata(values, profile, publish.META)
     new_readme = publish.updated_readme(readme.read_text(encoding="utf-8"), values) if readme else None
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:

@@ -48,7 +48,7 @@ def run(source, target, parameters):
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            extra_arguments=["--log-level=ERROR"],  # the kernel otherwise warns that it listens on this machine
+            extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
         )
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)

@@ -59,8 +59,8 @@ def dump(values):
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def metadata(values, profile, path=META):
-    """The texts of meta.yaml with their {placeholders} filled from results, and the banner of the profile.
+def metadata(values, profile, path):
+    """The texts of a file like meta.yaml with their {placeholders} filled from results, and the banner of the profile.
 
     Raises ReportError naming the text and the placeholder that the results do not have.
     """

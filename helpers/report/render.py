@@ -162,7 +162,8 @@ def _code_cell(cell, html, media):
         return (code if "show-code" in tags else []) + shown
     if code or printed:
         opened = " open" if "show-code" in tags else ""
-        code = [f'<details class="code"{opened}><summary>Code</summary>', *code, *printed, "</details>"]
+        title = "Code" if code else "Printed output"
+        code = [f'<details class="code"{opened}><summary>{title}</summary>', *code, *printed, "</details>"]
     return code + shown
 
 
@@ -171,7 +172,7 @@ def _output(output, look, media):
     if output.output_type == "stream":
         return _fence(output.text, "output")
     if output.output_type == "error":
-        raise ReportError(f"a cell ended in {output.ename}: {output.evalue}")
+        return _fence(f"{output.ename}: {output.evalue}", "output")
     data = output.data
     for mime, extension in IMAGES.items():
         if mime in data:
@@ -193,4 +194,3 @@ def _fence(text, kind):
 
 def _literal(text):
     return re.sub(r"([^\w\s])", r"\\\1", text)
-

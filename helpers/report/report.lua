@@ -24,6 +24,11 @@ end
 
 local function tidy(tbl)
   one_header_row(tbl.head)
+  for _, row in ipairs(tbl.head.rows) do
+    for _, cell in ipairs(row.cells) do
+      if cell.col_span > 1 then cell.alignment = 'AlignCenter' end
+    end
+  end
   for i, spec in ipairs(tbl.colspecs) do
     local numeric = true
     for _, row in ipairs(tbl.bodies[1] and tbl.bodies[1].body or {}) do
@@ -136,11 +141,16 @@ local function guard(cell)                             -- "+ x", "- x", "= x" at
   return cell
 end
 
+local function bold(cell)
+  cell.contents = cell.contents:walk { Plain = function(text) return pandoc.Plain(pandoc.Strong(text.content)) end }
+  return cell
+end
+
 local function typst_table(tbl)
-  for _, rows in ipairs { tbl.head.rows, tbl.bodies[1] and tbl.bodies[1].body or {} } do
-    for _, row in ipairs(rows) do row.cells = row.cells:map(guard) end
-  end
-  if #(tbl.bodies[1] and tbl.bodies[1].body or {}) <= 25 then return tbl end
+  local body = tbl.bodies[1] and tbl.bodies[1].body or {}
+  for _, row in ipairs(tbl.head.rows) do row.cells = row.cells:map(bold) end
+  for _, row in ipairs(body) do row.cells = row.cells:map(guard) end
+  if #body <= 25 then return tbl end
   local open = pandoc.RawBlock('typst', '#[#show figure: set block(breakable: true)')
   return { open, tbl, pandoc.RawBlock('typst', ']') }   -- only a long table may break
 end

@@ -1,11 +1,14 @@
 """Numbers, captions, references and citations, put into executed notebooks as plain Markdown.
 
 The notebooks that come out read well as they are (JupyterLab, GitHub), and the HTML and the PDF are rendered from
-them. What an author may write is in the README of the notebooks; in short:
+them. What an author may write:
 
     # Title {#sec-x}     $$ ... $$ {#eq-x}     : caption {#tbl-x}  (below a pipe table)
     #| label: fig-x      #| fig-cap: ...       #| fig-alt: ...     #| out-width: 80%      (code cells; also tbl-)
     @fig-x @tbl-x @eq-x @sec-x                 @key [@key] [see @key, p. 3; @other]
+
+References and citations also work in captions and in computed text (an output of type text/markdown). A computed
+caption is such an output that begins with ": ". `# Title {-}` gives a heading without a number.
 """
 
 import re
@@ -113,6 +116,8 @@ def clean(notebook):
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = strip_ansi(output.text)
+                elif output.output_type == "error":  # of a cell tagged raises-exception; a traceback names local files
+                    output.traceback = [f"{output.ename}: {output.evalue}"]
     return notebook
 
 
