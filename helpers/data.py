@@ -89,14 +89,12 @@ def _write_cache(parts: dict[str, Part]) -> None:
     """Whole files or none: each is written beside its place and moved there."""
     CACHE.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
-        with tempfile.NamedTemporaryFile(dir=CACHE, prefix=f".{name}-", suffix=".npz", delete=False) as file:
-            try:
-                np.savez(file, images=part.images, labels=part.labels)
-                file.close()
-                os.replace(file.name, CACHE / f"{name}.npz")
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        partial = CACHE / f".{name}-{os.getpid()}.npz"
+        try:
+            np.savez(partial, images=part.images, labels=part.labels)
+            os.replace(partial, CACHE / f"{name}.npz")
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
@@ -115,7 +113,10 @@ def _from_folder() -> dict[str, Part]:
     root = folder.parent if folder.name == "cifar-10-batches-py" else folder
     if not (root / "cifar-10-batches-py").is_dir():
         raise DataError(f"{folder} holds no folder cifar-10-batches-py")
-    return _from_torchvision(root, download=False)
+    try:
+        return _from_torchvision(root, download=False)
+    except RuntimeError:  # torchvision would have the reader set an option of its own
+        raise DataError(f"a file in {root / 'cifar-10-batches-py'} is missing or does not match its MD5") from None
 
 
 def _from_archive() -> dict[str, Part]:
@@ -202,7 +203,10 @@ def obtain() -> None:
             print(f"  no: {reason}", flush=True)
             continue
         if source is not _from_cache:
-            _write_cache(parts)
+            try:
+                _write_cache(parts)
+            except OSError as error:
+                raise DataError(f"CIFAR-10 cannot be written to {CACHE}: {error.strerror}.") from error
         print("  60,000 images, SHA-256 verified", flush=True)
         return
     raise DataError(

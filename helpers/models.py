@@ -23,22 +23,24 @@ class BaselineNet(nn.Sequential):
 def stage(inputs: int, outputs: int) -> list[nn.Module]:
     """conv3x3-BN-ReLU twice, then max-pool: the side of the image halves."""
     layers = []
-    for channels in (inputs, outputs):  # the bias would be cancelled by batch normalisation
-        layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    for channels in (inputs, outputs):  # no bias: batch normalisation would cancel it
+        convolution = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
     return [*layers, nn.MaxPool2d(2)]
 
 
 class ImprovedNet(nn.Sequential):
     """Three stages 3-32-64-128, then 2048-256-10 with dropout 0.5.
 
-    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits. Kaiming initialisation (He et al. 2015); the last
-    layer starts small, so that the first predictions are near uniform and the first loss is near log 10.
+    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits. Kaiming initialisation
+    (He et al. 2015); the last layer starts small, so the first loss is near log 10.
     """
 
     def __init__(self):
         super().__init__(
             *stage(3, 32), *stage(32, 64), *stage(64, 128),  # 32 -> 16 -> 8 -> 4
-            nn.Flatten(), nn.Dropout(0.5), nn.Linear(2048, 256), nn.ReLU(), nn.Dropout(0.5), nn.Linear(256, 10),
+            nn.Flatten(), nn.Dropout(0.5), nn.Linear(2048, 256), nn.ReLU(),
+            nn.Dropout(0.5), nn.Linear(256, 10),
         )  # fmt: skip
         for module in self:
             if isinstance(module, nn.Conv2d | nn.Linear):

@@ -9,7 +9,13 @@ from helpers.config import PROFILES, train_config
 from helpers.train import pick_device
 
 # What every notebook has in its parameters cell, and of which type.
-PARAMETERS = {"profile": str, "seed": int, "device": str, "train_minutes": (int, float), "changes": dict}
+PARAMETERS = {
+    "profile": (str, "text"),
+    "seed": (int, "a whole number"),
+    "device": (str, "text"),
+    "train_minutes": ((int, float), "a number"),
+    "changes": (dict, "a dict"),
+}
 
 
 def start(namespace: dict) -> dict:
@@ -21,13 +27,12 @@ def start(namespace: dict) -> dict:
     unknown = sorted(_assigned(namespace) - set(PARAMETERS))
     if unknown:
         raise ValueError(f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(PARAMETERS)}.")
-    for name, kind in PARAMETERS.items():
+    for name, (kind, in_words) in PARAMETERS.items():
         if name not in namespace:
             raise ValueError(f"the parameter {name!r} is missing from the parameters cell.")
         value = namespace[name]
         if not isinstance(value, kind) or isinstance(value, bool):
-            wanted = "number" if isinstance(kind, tuple) else {"str": "text"}.get(kind.__name__, kind.__name__)
-            raise ValueError(f"the parameter {name!r} must be a {wanted}, not {value!r}.")
+            raise ValueError(f"the parameter {name!r} must be {in_words}, not {value!r}.")
     if namespace["profile"] not in PROFILES:
         raise ValueError(f"the parameter 'profile' must be one of {', '.join(PROFILES)}, not {namespace['profile']!r}.")
     for name in ("seed", "train_minutes"):
@@ -35,10 +40,13 @@ def start(namespace: dict) -> dict:
             raise ValueError(f"the parameter {name!r} must be at least 0, not {namespace[name]!r}.")
     pick_device(namespace["device"])
     for network, changed in namespace["changes"].items():
-        if not isinstance(changed, dict):
+        try:
+            train_config(network, namespace["profile"], **changed)
+        except TypeError:  # not a dict, or its keys are not the names of hyper-parameters
             example = "{'ImprovedNet': {'epochs': 20}}"
-            raise ValueError(f"the parameter 'changes' must look like {example}, not {namespace['changes']!r}.")
-        train_config(network, namespace["profile"], **changed)
+            raise ValueError(
+                f"the parameter 'changes' must look like {example}, not {namespace['changes']!r}."
+            ) from None
     settings = {name: namespace[name] for name in PARAMETERS}
     if settings["profile"] != "full" or settings["changes"] or settings["seed"]:
         display(Markdown("> **Not the published numbers.** These parameters differ from the published run, "
@@ -47,20 +55,17 @@ def start(namespace: dict) -> dict:
 
 
 def _assigned(namespace: dict) -> set[str]:
-    """The names that the parameters cells assign: the cells that begin with "# Parameters"."""
-    names = set()
-    for source in namespace.get("In", []):
-        if source.lstrip().lower().startswith("# parameters"):
-            for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    names.add(node.id)
-    return names
+    """The names that the parameters cells assign: the notebook's own and papermill's, each as it was last run."""
+    cells = (source.strip() for source in namespace.get("In", []))
+    latest = {cell.splitlines()[0]: cell for cell in cells if cell.lower().startswith("# parameters")}
+    nodes = (node for cell in latest.values() for node in ast.walk(ast.parse(cell)))
+    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def record(**numbers) -> None:
     """Show numbers as JSON and mark them for results.json. Keys of nested dicts are merged across notebooks.
 
-    Raises ValueError if a number is not finite, since JSON has no such number.
+    Raises ValueError if a number is not finite, since JSON has no such number, or a value is of no JSON type.
     """
     display({"application/json": _plain(numbers), "text/plain": "recorded for results.json"},
             metadata={"results": True}, raw=True)  # fmt: skip
@@ -69,10 +74,12 @@ def record(**numbers) -> None:
 def _plain(value):
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"cannot record {value}: results.json holds finite numbers only.")
+    if not isinstance(value, str | int | float | None):
+        raise ValueError(f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only.")
     return value

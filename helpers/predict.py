@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,12 @@ def read_image(path: str | Path) -> np.ndarray:
     The first frame of an animation; transparency on white; turned as the camera says.
     Raises NotAnImage with one clear sentence.
     """
-    path = Path(path)
-    if not path.exists():
-        raise NotAnImage(f"{path}: there is no such file.")
-    if path.is_dir():
-        raise NotAnImage(f"{path}: this is a folder, not an image; name the files in it.")
     try:
-        with Image.open(path) as image:
+        if not Path(path).exists():
+            raise NotAnImage(f"{path}: there is no such file.")
+        if Path(path).is_dir():
+            raise NotAnImage(f"{path}: this is a folder, not an image; name the files in it.")
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise NotAnImage(f"{path}: {image.width} x {image.height} pixels are too many; make it smaller.")
             return to_rgb(ImageOps.exif_transpose(image))
@@ -39,21 +39,21 @@ def read_image(path: str | Path) -> np.ndarray:
         raise
     except UnidentifiedImageError:
         raise NotAnImage(f"{path}: Pillow cannot read this as an image.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's decoders has its own ways to fail
         raise NotAnImage(f"{path}: the image is damaged or cannot be read ({error}).") from None
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
     """A Pillow image of any mode and size -> (32, 32, 3) uint8 RGB."""
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits or more a pixel: scale to the range in use
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535 if values.max() > 255 else 255
+    if image.mode.startswith("I") or image.mode == "F":  # more than 8 bits a pixel: white is 65535, or 255, or 1.0
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        top = 65535 if image.mode.startswith("I;16") or values.max() > 255 else 255 if values.max() > 1 else 1
         image = Image.fromarray((values.clip(0, top) * 255 / top).astype(np.uint8))
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
-    return np.asarray(rgb if rgb.size == (32, 32) else rgb.resize((32, 32), Image.Resampling.BOX))
+    return np.array(rgb if rgb.size == (32, 32) else rgb.resize((32, 32), Image.Resampling.BOX))  # a copy: writable
 
 
 def three_best(prediction: Prediction, row: int) -> list[dict]:

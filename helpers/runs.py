@@ -5,6 +5,7 @@ their SHA-256. Its identity is the digest of network, configuration, recipe vers
 """
 
 import argparse
+import contextlib
 import functools
 import hashlib
 import json
@@ -18,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,6 +28,11 @@ from torch import nn
 from helpers import config, data, models, train
 from helpers.config import TrainConfig
 from helpers.data import Part
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: two processes may train the same run there
+    fcntl = None
 
 REPLAY_TOLERANCE = 0.02  # nats: processors round differently, and twenty steps let that grow
 FILES = ("weights.safetensors", "history.json")
@@ -45,12 +52,12 @@ class CorruptRun(ValueError):
 
 
 class TrainingNeeded(RuntimeError):
-    """A run is missing and would take longer to train than this command may train."""
+    """A run is missing and may not be trained here: it takes too long, or another process trains it."""
 
 
-def identity(network: str, cfg: TrainConfig, seed: int, digests: dict) -> str:
+def identity(network: str, cfg: TrainConfig, seed: int, digests: dict, recipe: int = train.RECIPE) -> str:
     """Twelve hexadecimal digits that name what is trained."""
-    what = [network, config.as_dict(cfg), train.RECIPE, seed, digests]
+    what = [network, config.as_dict(cfg), recipe, seed, digests]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -60,7 +67,7 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
 
     changes: hyper-parameters that differ from the profile's, by network: {"ImprovedNet": {"epochs": 20}}.
     fresh: train even if the run is stored. parts: training and validation images, read if not given.
-    Raises CorruptRun, or TrainingNeeded if the estimate exceeds `train_minutes`.
+    Raises CorruptRun, or TrainingNeeded if the estimate exceeds `train_minutes` or another process trains this run.
     """
     changed = (changes or {}).get(network, {})
     cfg = config.train_config(network, profile, **changed)
@@ -85,7 +92,8 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
         )
     code = commit()  # before training: the code may be edited while it runs
     log = functools.partial(print, flush=True)
-    trained = train.fit(network, cfg, training, validation, seed, chosen, state, log)
+    with only_here(state.with_suffix(".lock")):
+        trained = train.fit(network, cfg, training, validation, seed, chosen, state, log)
     record = {
         "network": network, "profile": profile, "config": config.as_dict(cfg), "recipe": train.RECIPE, "seed": seed,
         "data": digests, "device": "; ".join(trained.devices), "device_label": chosen.label,
@@ -96,12 +104,26 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
         "date": datetime.now(UTC).date().isoformat(), "commit": code,
         "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
     }  # fmt: skip
-    if published:  # a new recipe replaces the run that it supersedes
-        for old in config.PUBLISHED.glob(f"{network}-*"):
-            shutil.rmtree(old)
     save(folder, trained, record)
     state.unlink(missing_ok=True)
-    return load(folder)
+    run = load(folder)
+    if published:  # a whole new run replaces those that it supersedes
+        for old in set(config.PUBLISHED.glob(f"{network}-*")) - {folder}:
+            shutil.rmtree(old)
+    return run
+
+
+@contextlib.contextmanager
+def only_here(lock: Path):
+    """Hold a lock file, which the system frees however this process ends. Raises TrainingNeeded if another holds it."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainingNeeded(f"another process is training {lock.stem}: wait for it to finish.") from None
+        yield
 
 
 def save(folder: Path, trained: train.Trained, record: dict) -> None:
@@ -113,10 +135,11 @@ def save(folder: Path, trained: train.Trained, record: dict) -> None:
         save_file({k: v.contiguous() for k, v in trained.weights.items()}, partial / "weights.safetensors")
         history = {"first_losses": trained.first_losses, "epochs": trained.history}
         (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-        record = {**record, "files": {name: file_digest(partial / name) for name in FILES}}
+        digests = {name: file_digest(partial / name) for name in FILES} | {"run.json": record_digest(record)}
+        record = {**record, "files": digests}
         (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, partial.with_name("superseded"))
         os.replace(partial, folder)
 
 
@@ -124,16 +147,17 @@ def load(folder: Path) -> Run:
     """Read a stored run. Raises CorruptRun, naming the file, if anything differs from its record."""
     try:
         record = json.loads((folder / "run.json").read_text())
-        digests = {name: data_digest for name, data_digest in record["files"].items() if name in FILES}
-        network = record["network"]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        digests, network, cfg = dict(record["files"]), record["network"], TrainConfig(**record["config"])
+        name = f"{network}-{identity(network, cfg, record['seed'], record['data'], record['recipe'])}"
+        own = record_digest(record)
+        intact = folder.name == name and digests.pop("run.json", own) == own and digests.keys() == set(FILES)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(folder, "run.json") from error
-    for name in FILES:
-        if not (folder / name).is_file() or file_digest(folder / name) != digests.get(name):
-            raise _corrupt(folder, name)
-    cfg = TrainConfig(**record["config"])
-    if not folder.name.endswith(identity(network, cfg, record["seed"], record["data"])):
+    if not intact:
         raise _corrupt(folder, "run.json")
+    for name in FILES:
+        if not (folder / name).is_file() or file_digest(folder / name) != digests[name]:
+            raise _corrupt(folder, name)
     history = json.loads((folder / "history.json").read_text())
     model = models.build(network)
     try:
@@ -162,7 +186,7 @@ def published(network: str) -> Run:
 def facts(run: Run) -> dict:
     """What results.json says about a run."""
     keys = ("parameters", "flop", "epochs", "best_epoch", "seconds", "device", "date", "seed", "recipe", "config")
-    return {key: run.record[key] for key in keys}
+    return {key: run.record[key] for key in keys} | {"minutes": run.record["seconds"] / 60}
 
 
 def check_replay(run: Run, replayed: list[float], device: train.Device) -> str:
@@ -170,11 +194,11 @@ def check_replay(run: Run, replayed: list[float], device: train.Device) -> str:
 
     Raises CorruptRun if they differ by more than REPLAY_TOLERANCE on the same kind of device and precision.
     """
-    difference = max(abs(a - b) for a, b in zip(run.first_losses, replayed, strict=True))
-    says = f"Its first {len(replayed)} steps, replayed here, differ from the recorded losses by at most {difference:.1g}"
+    difference = float(np.abs(np.subtract(run.first_losses, replayed)).max())
+    says = f"Its first {len(replayed)} steps, replayed here, differ from the recorded losses by up to {difference:.1g}"
     if device.label != run.record["device_label"]:
         return f"{says}; it was trained with {run.record['device_label']}, this is {device.label}."
-    if difference > REPLAY_TOLERANCE:
+    if not difference <= REPLAY_TOLERANCE:  # nor is it a number
         raise CorruptRun(f"{says}: the code or the data are not those that trained {run.record['network']}.")
     return f"{says}."
 
@@ -187,6 +211,12 @@ def when_where(record: dict) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def record_digest(record: dict) -> str:
+    """SHA-256 of what run.json says, but for its digests."""
+    said = {key: value for key, value in record.items() if key != "files"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def commit() -> str:
@@ -218,7 +248,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         retrain(arguments.device, arguments.networks)
-    except (data.DataError, ValueError, train.Diverged) as problem:
+    except (data.DataError, ValueError, train.Diverged, TrainingNeeded) as problem:
         raise SystemExit(str(problem)) from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on from the last finished epoch.") from None

@@ -22,4 +22,4 @@ def sample():
 @pytest.fixture
 def tiny():
     """A configuration with every kind of augmentation that trains in a second."""
-    return dataclasses.replace(config.IMPROVED, epochs=4, batch_size=64, warmup_epochs=1, erasing=0.5)
+    return dataclasses.replace(config.IMPROVED, epochs=3, batch_size=64, warmup_epochs=1, erasing=0.5)

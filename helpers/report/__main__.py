@@ -91,6 +91,8 @@ def build(executed, output, profile, readme=None):
                 page = page.encode() if isinstance(page, str) else page
                 (built / f"report{exporter.file_extension}").write_bytes(page)
         if new_readme:
+            first_page = render.Preview(meta=meta).from_notebook_node(whole)[0][0]
+            (built / "preview.png").write_bytes(first_page)
             (built / "README.md").write_text(new_readme, encoding="utf-8")
             os.replace(built / "README.md", readme)
         publish.put_all(built, output)

@@ -96,11 +96,11 @@ def newest_date(values):
 
 # README
 
-ROWS = (  # label, key, format; accuracy and its interval are one row
-    ("Macro F1", "macro_f1", "{:.4f}"),
-    ("Negative log-likelihood", "nll", "{:.4f}"),
-    ("Expected calibration error", "ece", "{:.4f}"),
-    ("Brier score", "brier", "{:.4f}"),
+ROWS = (  # label, key, format
+    ("Macro-F1", "macro_f1", "{:.3f}"),
+    ("Loss (negative log-likelihood, nats)", "nll", "{:.3f}"),
+    ("Brier score", "brier", "{:.3f}"),
+    ("Expected calibration error", "ece", "{:.3f}"),
 )
 
 
@@ -114,9 +114,8 @@ def readme_table(values):
         tests = [values["test"][network] for network in networks]
         runs = [values["runs"][network] for network in networks]
         rows = [
-            ("Test accuracy", ["{accuracy:.2%}".format(**test) for test in tests]),
-            ("95 % interval", ["{accuracy_low:.2%} to {accuracy_high:.2%}".format(**test) for test in tests]),
-            *((label, [form.format(test[key]) for test in tests]) for label, key, form in ROWS),
+            ("Test accuracy", [_interval(test, "accuracy", "{:.2%}") for test in tests]),
+            *((label, [_interval(test, key, form) for test in tests]) for label, key, form in ROWS),
             ("Parameters", [f"{run['parameters']:,}" for run in runs]),
             ("Epochs trained", [str(run["epochs"]) for run in runs]),
             ("Training time", [duration(run["seconds"]) for run in runs]),
@@ -127,6 +126,11 @@ def readme_table(values):
         raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
     lines = [("", networks), ("---", ["---:"] * len(networks)), *rows]
     return "\n".join(f"| {' | '.join([label, *cells])} |".replace("|  |", "| |") for label, cells in lines)
+
+
+def _interval(scores, key, form):
+    low, high = form.format(scores[f"{key}_low"]), form.format(scores[f"{key}_high"])
+    return f"{form.format(scores[key])} [{low}, {high}]"
 
 
 def duration(seconds):

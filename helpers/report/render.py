@@ -101,11 +101,12 @@ class PDFReport(ReportExporter):
     output_mimetype = "application/pdf"
     file_extension = ".pdf"
     html = False
+    look = {}  # of typst.compile
 
     def convert(self, nb, folder):
         source = self.pandoc(nb, folder, "typst", f"--template={HERE}/template.typ")
         try:
-            return typst.compile(source.encode(), root=str(folder), ignore_system_fonts=True)
+            return typst.compile(source.encode(), root=str(folder), ignore_system_fonts=True, **self.look)
         except (RuntimeError, typst.TypstError) as error:
             raise ReportError(f"typst could not make the PDF: {error}") from None
 
@@ -114,6 +115,14 @@ class PDFReport(ReportExporter):
         nb, _ = Exporter.from_notebook_node(self, nb)
         with tempfile.TemporaryDirectory() as folder:
             return self.pandoc(nb, Path(folder), "typst", f"--template={HERE}/template.typ")
+
+
+class Preview(PDFReport):
+    """A small picture of each page of the PDF, as a list of PNG files."""
+
+    output_mimetype = "image/png"
+    file_extension = ".png"
+    look = {"format": "png", "ppi": 80}
 
 
 def page_count(pdf):

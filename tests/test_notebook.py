@@ -1,0 +1,162 @@
+"""The parameters cell, the record for results.json, and the form of the notebook sources."""
+
+import ast
+import json
+import re
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from helpers import config, notebook
+
+GOOD = {"profile": "full", "seed": 0, "device": "cpu", "train_minutes": 2, "changes": {}}
+SOURCES = sorted((config.ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: (data, keywords) pairs."""
+    displayed = []
+    monkeypatch.setattr(notebook, "display", lambda what, **options: displayed.append((what, options)))
+    return displayed
+
+
+def test_good_parameters_are_returned(shown):
+    assert notebook.start({**GOOD, "other": 1, "In": ["", "x = 1"]}) == GOOD
+    assert shown == []
+    fraction = {**GOOD, "train_minutes": 0.5}
+    assert notebook.start(fraction) == fraction
+
+
+@pytest.mark.parametrize(
+    "changed", [{"profile": "smoke"}, {"profile": "quick"}, {"seed": 1}, {"changes": {"ImprovedNet": {"epochs": 20}}}]
+)
+def test_other_parameters_than_the_published_show_a_banner(shown, changed):
+    assert notebook.start(GOOD | changed) == GOOD | changed
+    ((banner, _),) = shown
+    assert "Not the published numbers" in banner.data
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"profile": 1}, "the parameter 'profile' must be text, not 1."),
+        ({"profile": "fast"}, "the parameter 'profile' must be one of smoke, quick, full, not 'fast'."),
+        ({"seed": "0"}, "the parameter 'seed' must be a whole number, not '0'."),
+        ({"seed": 1.0}, "the parameter 'seed' must be a whole number, not 1.0."),
+        ({"seed": True}, "the parameter 'seed' must be a whole number, not True."),
+        ({"seed": -1}, "the parameter 'seed' must be at least 0, not -1."),
+        ({"train_minutes": "2"}, "the parameter 'train_minutes' must be a number, not '2'."),
+        ({"train_minutes": False}, "the parameter 'train_minutes' must be a number, not False."),
+        ({"train_minutes": -0.1}, "the parameter 'train_minutes' must be at least 0, not -0.1."),
+        ({"train_minutes": float("nan")}, "the parameter 'train_minutes' must be at least 0, not nan."),
+        ({"device": None}, "the parameter 'device' must be text, not None."),
+        ({"device": "tpu"}, "device must be auto, cpu or cuda, not 'tpu'."),
+        ({"changes": []}, "the parameter 'changes' must be a dict, not []."),
+        ({"changes": {"ImprovedNet": 3}}, "the parameter 'changes' must look like {'ImprovedNet': {'epochs': 20}}"),
+        ({"changes": {"ImprovedNet": {3: 3}}}, "the parameter 'changes' must look like"),
+        ({"changes": {"BaselineNet": {"network": "x"}}}, "the parameter 'changes' must look like"),
+        ({"changes": {"epochs": {}}}, "unknown network 'epochs': choose one of BaselineNet, ImprovedNet."),
+        ({"changes": {"BaselineNet": {"epoch": 3}}}, "unknown hyper-parameter 'epoch': choose from epochs,"),
+        ({"changes": {"BaselineNet": {"epochs": 0}}}, "epochs must be more than 0."),
+        ({"changes": {"BaselineNet": {"epochs": 1.5}}}, "epochs must be of type int, not 1.5."),
+        ({"changes": {"BaselineNet": {"flip": 2}}}, "flip must lie between 0 and 1, not 2."),
+    ],
+)
+def test_a_bad_parameter_is_refused_by_name(shown, changed, says):
+    with pytest.raises(ValueError) as caught:
+        notebook.start(GOOD | changed)
+    message = str(caught.value)
+    assert message.startswith(says) and message.endswith(".") and "\n" not in message
+    assert shown == []
+
+
+@pytest.mark.parametrize("name", notebook.PARAMETERS)
+def test_a_missing_parameter_is_named(name):
+    rest = {key: value for key, value in GOOD.items() if key != name}
+    with pytest.raises(ValueError, match=f"^the parameter '{name}' is missing from the parameters cell.$"):
+        notebook.start(rest)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="^device is cuda, but PyTorch sees no CUDA GPU"):
+        notebook.start({**GOOD, "device": "cuda"})
+
+
+@pytest.mark.parametrize("heading", ["# Parameters", "# Parameters: edit them here"])
+def test_an_unknown_parameter_is_refused(heading):
+    cells = ["", f"{heading}\nprofile = 'full'\nsedd = 1", "start(globals())", "other = 2"]
+    with pytest.raises(ValueError, match="^unknown parameter 'sedd': the parameters are profile, seed, device"):
+        notebook.start({**GOOD, "In": cells})
+
+
+def test_an_unknown_parameter_that_was_corrected_is_forgotten(shown):
+    """In a live kernel both versions of the cell have been run."""
+    own = "# Parameters: edit them here\nprofile = 'full'"
+    assert notebook.start({**GOOD, "In": ["", f"{own}\nsedd = 1", "start(globals())", own]}) == GOOD
+    with pytest.raises(ValueError, match="unknown parameter 'sedd'"):  # injected, and the notebook's own was fine
+        notebook.start({**GOOD, "In": ["", own, "# Parameters\nsedd = 1"]})
+
+
+# ---- The record
+
+
+def test_the_record_is_plain_json(shown):
+    notebook.record(
+        a=np.float32(0.5), b=np.int64(3), c=np.array([[1, 2], [3, 4]]), d=(1, "x", None, True), e=np.array(2.0),
+        f={"ImprovedNet": {3: np.bool_(True)}},
+    )  # fmt: skip
+    ((bundle, options),) = shown
+    assert json.loads(json.dumps(bundle["application/json"], allow_nan=False)) == {
+        "a": 0.5, "b": 3, "c": [[1, 2], [3, 4]], "d": [1, "x", None, True], "e": 2.0, "f": {"ImprovedNet": {"3": True}},
+    }  # fmt: skip
+    assert options == {"raw": True, "metadata": {"results": True}}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -np.inf, np.float32("nan"), np.array([1, np.nan])])
+def test_a_number_that_is_not_finite_is_refused(shown, number):
+    with pytest.raises(ValueError, match="results.json holds finite numbers only"):
+        notebook.record(a={"b": [1, number]})
+    assert shown == []
+
+
+@pytest.mark.parametrize("value", [torch.tensor(1.0), {1, 2}, config.ROOT])
+def test_what_is_not_json_is_refused(shown, value):
+    with pytest.raises(ValueError, match="cannot record"):
+        notebook.record(a=value)
+
+
+# ---- The sources
+
+
+def code(cell):
+    """The lines of a code cell that count: neither blank nor options of the report."""
+    return [line for line in cell.source.splitlines() if line.strip() and not line.startswith("#|")]
+
+
+def test_there_are_five_notebooks():
+    assert [path.name[:3] for path in SOURCES] == ["01_", "02_", "03_", "04_", "05_"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_source_holds_no_outputs_and_short_cells(path):
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    for cell in cells:
+        assert cell.outputs == [] and cell.execution_count is None
+        assert len(code(cell)) <= 15, cell.source
+        assert not re.search(r"^(def|class) ", cell.source, re.MULTILINE), "functions belong in helpers/"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_source_has_one_parameters_cell(path, shown):
+    cells = nbformat.read(path, as_version=4).cells
+    (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    namespace = {"In": ["", cell.source]}
+    assert {name for node in ast.parse(cell.source).body for name in [node.targets[0].id]} == set(notebook.PARAMETERS)
+    exec(cell.source, namespace)
+    settings = notebook.start(namespace)
+    assert settings["profile"] == "full" and settings["seed"] == 0 and settings["changes"] == {}
+    assert shown == []

@@ -1,0 +1,85 @@
+"""All five notebooks, in profile smoke, from source to HTML and PDF, as `make report` does it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from helpers.config import ROOT
+from helpers.report import render
+
+# An absolute path of some machine; not part of an address, a relative path or base64 data.
+ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<+])/(?:home|root|Users|tmp|work|opt|usr|var|mnt)/\w")
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pipeline")
+    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(folder / "cache")}
+    command = [sys.executable, "-m", "helpers.report", "--profile", "smoke", "--output", folder / "report"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return folder / "report", result.stdout
+
+
+def test_everything_is_there(report):
+    folder, printed = report
+    for name in ("report.html", "report.pdf", "results.json"):
+        assert (folder / name).stat().st_size > 1000, name
+    assert len(list((folder / "notebooks").glob("*.ipynb"))) == 5
+    assert re.search(r"ImprovedNet +2/2 +train", printed), "training prints a line an epoch, also under papermill"
+
+
+def test_the_pdf_keeps_to_fifteen_pages(report):
+    assert render.page_count((report[0] / "report.pdf").read_bytes()) <= 15
+
+
+def test_html_needs_no_network(report):
+    html = (report[0] / "report.html").read_text()
+    assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=.?https?:", html)
+    assert "not the published numbers" in html
+
+
+def test_executed_notebooks_read_well(report):
+    for path in (report[0] / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+        for cell in notebook.cells:
+            texts = [cell.source] if cell.cell_type == "markdown" else []
+            texts += [o.data.get("text/markdown", "") for o in cell.get("outputs", []) if "data" in o]
+            for text in texts:
+                assert not re.search(r"(?<!\w)@[a-z]+[-\d]|\{#[a-z]", text), (path.name, text[:200])
+            assert cell.cell_type != "code" or not cell.source.startswith("#|")
+
+
+def test_nothing_names_this_machine(report):
+    for path in report[0].rglob("*"):
+        if path.suffix in (".ipynb", ".json", ".html"):
+            text = path.read_text()
+            assert not ABSOLUTE_PATH.search(text), (path.name, ABSOLUTE_PATH.search(text))
+
+
+def test_results_are_finite_numbers_of_both_networks(report):
+    results = json.loads((report[0] / "results.json").read_text(), parse_constant=pytest.fail)
+    for network in ("BaselineNet", "ImprovedNet"):
+        assert 0 <= results["test"][network]["accuracy_low"] <= results["test"][network]["accuracy"] <= 1
+        assert results["runs"][network]["epochs"] == 2
+
+
+def test_a_missing_long_run_stops_with_the_way_out(tmp_path):
+    """No published run, no time to train: exit 1, `make retrain` named, and the old report untouched."""
+    output = tmp_path / "report"
+    output.mkdir()
+    (output / "report.html").write_text("the last good report")
+    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "helpers.report", "--profile", "smoke", "--output", output]
+    command += ["--train-minutes", "0.0001"]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert "TrainingNeeded" in result.stderr and "make retrain" in result.stderr and "02_baseline" in result.stderr
+    assert len(result.stderr.splitlines()) < 12
+    assert (output / "report.html").read_text() == "the last good report"

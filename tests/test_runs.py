@@ -1,0 +1,378 @@
+"""The store of runs: trained once, verified always, replaced whole, by one process at a time."""
+
+import contextlib
+import dataclasses
+import getpass
+import json
+import os
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import config, data, models, runs, train
+
+CPU = train.Device("cpu", torch.float32)
+CHANGES = {"BaselineNet": {"epochs": 2, "batch_size": 120}}
+
+
+def load_or_train(sample, **options):
+    options = {"profile": "smoke", "device": "cpu", "changes": CHANGES, "parts": sample} | options
+    return runs.load_or_train("BaselineNet", **options)
+
+
+def refuse(*arguments, **options):
+    raise AssertionError("trained again")
+
+
+@pytest.fixture
+def run(sample):
+    return load_or_train(sample)
+
+
+@pytest.fixture
+def folder(run):
+    (folder,) = (config.CACHE / "runs").iterdir()
+    return folder
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The full profile in one epoch, so that a published run takes no time. Other rates make other runs."""
+
+    def recipe(rate=0.01):
+        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_rate=rate)
+        monkeypatch.setattr(config, "train_config", lambda network, profile, **changes: cfg)
+
+    recipe()
+    return recipe
+
+
+def everything(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def same(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---- Train once, load ever after
+
+
+def test_a_stored_run_is_loaded_not_trained_again(sample, run, folder, monkeypatch, capsys):
+    assert everything(folder) == ["history.json", "run.json", "weights.safetensors"]
+    assert len(run.history) == 2 and len(run.first_losses) == 3 and not run.model.training
+    best = run.history.loc[run.record["best_epoch"] - 1, "validation_loss"]
+    assert best == run.history["validation_loss"].min()
+    assert train.evaluate(run.model, sample[1])[0] == pytest.approx(best, rel=1e-6)
+    capsys.readouterr()
+
+    monkeypatch.setattr(train, "fit", refuse)
+    again = load_or_train(sample)
+    assert same(again.model, run.model) and again.history.equals(run.history) and again.record == run.record
+    assert capsys.readouterr().out == f"BaselineNet: loaded {folder.name}, {runs.when_where(run.record)}\n"
+    assert list((config.CACHE / "states").glob("*.pt")) == []
+
+
+def test_the_record_says_how_the_run_came_about(sample, run):
+    record = run.record
+    assert record["config"] == config.as_dict(config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"]))
+    assert (record["seed"], record["recipe"], record["profile"], record["epochs"]) == (0, train.RECIPE, "smoke", 2)
+    assert record["parameters"] == 48_252 and record["data"]["training"] == data.digest(sample[0].images)
+    assert record["flop"] == 6 * models.macs(models.build("BaselineNet")) * 2 * 360
+    facts = runs.facts(run)
+    assert all(facts[key] == record[key] for key in ("parameters", "flop", "best_epoch", "device", "config"))
+
+
+def test_the_files_name_no_machine_path_or_person(folder):
+    for path in folder.glob("*.json"):
+        text = path.read_text()
+        assert not re.search(r'["\s]/\w', text) and str(config.ROOT) not in text
+        for name in {socket.gethostname(), getpass.getuser()}:
+            assert not re.search(rf"\b{re.escape(name)}\b", text)
+
+
+def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample):
+    cfg, digests = config.IMPROVED, {"training": "a", "validation": "b"}
+    this = runs.identity("ImprovedNet", cfg, 0, digests)
+    others = [runs.identity("BaselineNet", cfg, 0, digests), runs.identity("ImprovedNet", cfg, 1, digests),
+              runs.identity("ImprovedNet", cfg, 0, digests, train.RECIPE + 1)]  # fmt: skip
+    others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
+    for field in dataclasses.fields(cfg):
+        value = getattr(cfg, field.name)
+        other = {"adamw": "sgd", "cosine": "constant"}[value] if isinstance(value, str) else value / 2
+        other = int(other) if field.type is int else other
+        others.append(runs.identity("ImprovedNet", dataclasses.replace(cfg, **{field.name: other}), 0, digests))
+    assert len({this, *others}) == 1 + 3 + 2 + len(dataclasses.fields(cfg))
+    assert runs.identity("ImprovedNet", dataclasses.replace(cfg), 0, dict(reversed(digests.items()))) == this
+
+
+def test_neither_profile_nor_device_nor_patience_is_part_of_the_identity(sample, run, monkeypatch):
+    monkeypatch.setattr(train, "fit", refuse)
+    changes = {"BaselineNet": config.as_dict(config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"]))}
+    again = load_or_train(sample, profile="quick", device="auto", train_minutes=0, changes=changes)
+    assert same(again.model, run.model)
+
+
+def test_other_data_is_another_run(sample, run):
+    images = sample[0].images.copy()
+    images[0] = 0
+    load_or_train((data.Part(images, sample[0].labels), sample[1]))
+    assert len(list((config.CACHE / "runs").iterdir())) == 2
+
+
+# ---- What is damaged is refused
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", [*runs.FILES, "run.json"])
+@pytest.mark.parametrize("damage", [flip, truncate, empty, os.unlink])
+def test_a_damaged_file_is_named_and_refused(sample, folder, monkeypatch, name, damage):
+    damage(folder / name)
+    monkeypatch.setattr(train, "fit", refuse)
+    with pytest.raises(runs.CorruptRun, match=rf"{folder.name}/{name} is missing or differs .* restore it") as caught:
+        load_or_train(sample)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_byte_anywhere_in_the_record_is_noticed(folder):
+    content = (folder / "run.json").read_bytes()
+    for i in range(0, len(content), 3):
+        if content[i : i + 1].isspace():
+            continue
+        damaged = bytearray(content)
+        damaged[i] ^= 1
+        (folder / "run.json").write_bytes(damaged)
+        with pytest.raises(runs.CorruptRun):
+            runs.load(folder)
+
+
+@pytest.mark.parametrize("key", ["network", "config", "recipe", "seed", "data", "files"])
+def test_a_record_without_a_key_is_refused(folder, key):
+    record = json.loads((folder / "run.json").read_text())
+    del record[key]
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(runs.CorruptRun, match="run.json is missing or differs"):
+        runs.load(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", '"text"', "{}"])
+def test_a_record_of_another_shape_is_refused(folder, content):
+    (folder / "run.json").write_text(content)
+    with pytest.raises(runs.CorruptRun, match="run.json is missing or differs"):
+        runs.load(folder)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"recipe": 0}, {"network": "ImprovedNet"}, {"config": {"epochs": 9}}])
+def test_a_record_of_another_run_is_refused_even_if_its_digest_is_right(folder, change):
+    record = json.loads((folder / "run.json").read_text())
+    change = {key: record[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+    record |= change
+    record["files"]["run.json"] = runs.record_digest(record)
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(runs.CorruptRun, match="run.json is missing or differs"):
+        runs.load(folder)
+
+
+def test_weights_of_another_run_are_refused(sample, folder):
+    load_or_train(sample, seed=1)
+    (other,) = set((config.CACHE / "runs").iterdir()) - {folder}
+    shutil.copy(other / "weights.safetensors", folder)
+    with pytest.raises(runs.CorruptRun, match="weights.safetensors is missing or differs"):
+        runs.load(folder)
+
+
+def test_a_renamed_folder_is_refused(folder):
+    renamed = folder.rename(folder.with_name("BaselineNet-000000000000"))
+    with pytest.raises(runs.CorruptRun, match="run.json is missing or differs"):
+        runs.load(renamed)
+
+
+# ---- Training: not too long, not twice, not in vain
+
+
+def test_a_training_that_takes_too_long_is_refused(sample, monkeypatch):
+    monkeypatch.setattr(train, "estimate_seconds", lambda *arguments: 61.0)
+    monkeypatch.setattr(train, "fit", refuse)
+    with pytest.raises(runs.TrainingNeeded, match="its 1 min exceed the 1 min that may be spent here.*make retrain"):
+        load_or_train(sample, train_minutes=1)
+    assert not config.CACHE.exists() and not config.PUBLISHED.exists()
+    with pytest.raises(AssertionError, match="trained again"):
+        load_or_train(sample, train_minutes=1.02)
+
+
+def test_an_interrupted_training_goes_on(sample, monkeypatch, capsys):
+    save = train._save
+
+    def save_and_stop(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            load_or_train(sample)
+    assert not (config.CACHE / "runs").exists()
+    assert len(list((config.CACHE / "states").glob("*.pt"))) == 1
+    resumed = load_or_train(sample)
+    assert "going on after epoch 1 of 2" in capsys.readouterr().out
+    assert list((config.CACHE / "states").glob("*.pt")) == []
+    shutil.rmtree(config.CACHE)
+    assert same(resumed.model, load_or_train(sample).model)
+
+
+@pytest.mark.parametrize("failing", ["save_file", "file_digest", "os.replace"])
+def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, failing):
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    save = runs.save
+    with monkeypatch.context() as patch:
+
+        def break_and_save(*arguments):  # not earlier: training replaces its state file by the same means
+            patch.setattr(f"helpers.runs.{failing}", fail)
+            save(*arguments)
+
+        patch.setattr(runs, "save", break_and_save)
+        with pytest.raises(OSError, match="No space left"):
+            load_or_train(sample)
+    assert list((config.CACHE / "runs").iterdir()) == []
+    capsys.readouterr()
+    load_or_train(sample)
+    assert "going on after epoch 2 of 2" in capsys.readouterr().out  # nothing that was trained is lost
+
+
+ANOTHER_PROCESS = """
+import fcntl, sys
+with open(sys.argv[1], "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch):
+    pytest.importorskip("fcntl")
+    lock = config.CACHE / "states" / f"{folder.name}.lock"
+    command = [sys.executable, "-c", ANOTHER_PROCESS, lock]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with monkeypatch.context() as patch, pytest.raises(runs.TrainingNeeded) as caught:
+            patch.setattr(train, "fit", refuse)
+            load_or_train(sample, fresh=True)
+        assert str(caught.value) == f"another process is training {folder.name}: wait for it to finish."
+        load_or_train(sample)  # what is stored can be read meanwhile
+        load_or_train(sample, seed=1)  # and other runs trained
+        other.kill()  # however it ends
+    load_or_train(sample, fresh=True)
+
+
+# ---- The published runs
+
+
+def test_there_is_no_published_run(monkeypatch):
+    with pytest.raises(FileNotFoundError, match="there is no trained BaselineNet in reports/runs: run `make retrain`"):
+        runs.published("BaselineNet")
+
+
+def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_whole(sample, short, monkeypatch):
+    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
+    runs.retrain("cpu", ["BaselineNet"])
+    (old,) = config.PUBLISHED.iterdir()
+    assert runs.published("BaselineNet").record["profile"] == "full"
+    before = {path.name: path.read_bytes() for path in old.iterdir()}
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    for rate in (0.01, 0.02):  # the same run again; another recipe
+        short(rate)
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "save_file", fail)
+            with pytest.raises(OSError, match="No space left"):
+                runs.retrain("cpu", ["BaselineNet"])
+        assert {path.name: path.read_bytes() for path in old.iterdir()} == before
+        assert list(config.PUBLISHED.iterdir()) == [old]
+
+    (config.PUBLISHED / "ImprovedNet-0").mkdir()
+    runs.retrain("cpu", ["BaselineNet"])
+    (new,) = config.PUBLISHED.glob("BaselineNet-*")
+    assert new.name != old.name and runs.published("BaselineNet").record["config"]["peak_rate"] == 0.02
+    assert sorted(path.name for path in config.PUBLISHED.iterdir()) == [new.name, "ImprovedNet-0"]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [("lock", "another process is training BaselineNet-"), (data.DataError, "out of order"),
+     (KeyboardInterrupt, "Stopped. The same command goes on"), (train.Diverged, "out of order")],
+)  # fmt: skip
+def test_the_command_fails_with_one_line(sample, short, monkeypatch, trouble, says):
+    def fail(*arguments):
+        raise trouble("out of order")
+
+    monkeypatch.setattr(sys, "argv", ["runs", "retrain", "BaselineNet", "--device", "cpu"])
+    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
+    with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
+        if trouble == "lock":
+            digests = {"training": data.digest(sample[0].images), "validation": data.digest(sample[1].images)}
+            name = f"BaselineNet-{runs.identity('BaselineNet', config.train_config(0, 0), 0, digests)}"
+            stack.enter_context(runs.only_here(config.CACHE / "states" / f"{name}.lock"))
+        else:
+            patch.setattr(train, "fit", fail)
+        patch.delitem(sys.modules, "helpers.runs")
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_module("helpers.runs", run_name="__main__")
+    assert caught.value.code.startswith(says) and "\n" not in caught.value.code  # printed to stderr, status 1
+    assert not config.PUBLISHED.exists()
+
+
+def test_changed_runs_are_not_published(sample, short):
+    load_or_train(sample, profile="full", changes={}, seed=1)
+    load_or_train(sample, profile="full")
+    assert not config.PUBLISHED.exists()
+
+
+# ---- Replay
+
+
+def test_a_fresh_run_replays(sample, run):
+    cfg = config.TrainConfig(**run.record["config"])
+    device = train.pick_device("cpu")
+    replayed = train.replay("BaselineNet", cfg, sample[0], 0, device)
+    assert runs.check_replay(run, replayed, device).endswith("differ from the recorded losses by up to 0.")
+
+
+@pytest.mark.parametrize("change", [0.021, -0.021, float("nan"), float("inf")])
+def test_a_replay_that_differs_is_refused_on_the_same_kind_of_device(run, change):
+    device = train.pick_device("cpu")
+    altered = [*run.first_losses[:-1], run.first_losses[-1] + change]
+    with pytest.raises(runs.CorruptRun, match="the code or the data are not those that trained BaselineNet"):
+        runs.check_replay(run, altered, device)
+    other = train.Device("cuda", torch.float32)
+    says = runs.check_replay(run, altered, other)
+    assert says.endswith(f"it was trained with {device.label}, this is cuda/float32.")
+
+
+def test_a_small_difference_is_rounding(run):
+    replayed = (np.array(run.first_losses) + 0.004).tolist()
+    assert runs.check_replay(run, replayed, train.pick_device("cpu")).endswith("by up to 0.004.")
