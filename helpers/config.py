@@ -1,7 +1,7 @@
 """Names, paths and hyper-parameters. Imports nothing of ours, so that everything may import it."""
 
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,11 +76,6 @@ def train_config(network: str, profile: str, **changes) -> TrainConfig:
         allowed = ", ".join(field.name for field in fields(TrainConfig))
         raise ValueError(f"unknown hyper-parameter {sorted(unknown)[0]!r}: choose from {allowed}.")
     full = BASELINE if network == "BaselineNet" else IMPROVED
-    epochs = {"full": full.epochs, "quick": 12 if network == "BaselineNet" else 8, "smoke": 2}[profile]
-    warmup = min(full.warmup_epochs, epochs / 4)
-    return replace(full, **{"epochs": epochs, "warmup_epochs": warmup, **changes})
-
-
-def as_dict(config: TrainConfig) -> dict:
-    """The configuration as plain values, for run.json and for the identity of a run."""
-    return asdict(config)
+    epochs = {"full": full.epochs, "quick": 10 if network == "BaselineNet" else 7, "smoke": 2}[profile]
+    wanted = replace(full, **{"epochs": epochs, **changes})
+    return replace(wanted, warmup_epochs=min(wanted.warmup_epochs, wanted.epochs / 4))

@@ -62,6 +62,11 @@ def digest(array: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
+def part_digest(part: Part) -> str:
+    """SHA-256 of images and labels together."""
+    return hashlib.sha256((digest(part.images) + digest(part.labels)).encode()).hexdigest()
+
+
 def _verify(name: str, part: Part) -> Part:
     if (digest(part.images), digest(part.labels)) != DIGESTS[name]:
         raise DataError(f"the {name} images or labels do not match their SHA-256")

@@ -25,9 +25,18 @@ def to_unit(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor) -> Tensor:
     """Centre and scale each colour channel by the mean and deviation of the CIFAR-10 training pixels."""
-    mean = torch.tensor(CIFAR10_MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(CIFAR10_STD, device=images.device).view(1, 3, 1, 1)
+    mean, std = _statistics(images)
     return (images - mean) / std
+
+
+def denormalise(images: Tensor) -> Tensor:
+    """The inverse of normalise, for looking at what a network sees: floats in [0, 1] again."""
+    mean, std = _statistics(images)
+    return (images * std + mean).clamp(0, 1)
+
+
+def _statistics(images: Tensor) -> list[Tensor]:
+    return [torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD)]
 
 
 @torch.inference_mode()

@@ -253,7 +253,8 @@ def kernels(weights, columns=8):
 def flowchart(rows):
     """Boxes in rows, joined by arrows from left to right and from the end of a row to the start of the next.
 
-    rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box.
+    rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box. A
+    row that begins with such a box branches off from the box above it.
     """
     chart = Chart(WIDTH, 0.85 * len(rows))
     ax = chart.subplots()
@@ -274,9 +275,9 @@ def flowchart(rows):
             if j + 1 < len(row):
                 ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
         if i + 1 < len(rows):  # down, back to the left, and down again
-            x, y, down = len(row) - 0.5, i + 0.86, i + 1.14
-            ax.plot([x, x, 0.5], [y, i + 1, i + 1], color=MUTED, linewidth=1.1)
-            ax.annotate("", (0.5, down), (0.5, i + 1), arrowprops=arrow)
+            x = 0.5 if rows[i + 1][0][0].startswith("*") else len(row) - 0.5
+            ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], color=MUTED, linewidth=1.1)
+            ax.annotate("", (0.5, i + 1.14), (0.5, i + 1), arrowprops=arrow)
     return chart
 
 

@@ -1,7 +1,7 @@
 """What the reference coursework really scores.
 
-Its two published weight files were re-evaluated once on the 10,000 test images, with the preprocessing that matches
-them. They are not part of this repository, so these are citations, not results of a run here.
+Its two published weight files were re-evaluated once on the 10,000 test images, with the preprocessing inferred to
+match them. They are not part of this repository, so these are citations, not results of a run here.
 """
 
 import pandas as pd
@@ -20,6 +20,7 @@ SCORES = {
 }  # fmt: skip
 
 ROWS = (  # key, name, factor, digits, unit
+    ("parameters", "parameters", 1, 0, ""),
     ("accuracy", "accuracy", 100, 2, " %"),
     ("macro_f1", "macro-F1", 1, 3, ""),
     ("nll", "loss (nats)", 1, 3, ""),
@@ -38,7 +39,7 @@ def headline(summaries: dict[str, dict]) -> pd.DataFrame:
 
 
 def _cell(scores, key, name, factor, digits, unit):
-    text = f"{factor * scores[key]:.{digits}f}{unit}"
+    text = f"{factor * scores[key]:,.{digits}f}{unit}"
     if f"{key}_low" in scores:
         text += f" [{factor * scores[key + '_low']:.{digits}f}, {factor * scores[key + '_high']:.{digits}f}]"
     return text

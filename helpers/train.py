@@ -225,15 +225,17 @@ def overfit(network: str, config: TrainConfig, batch: Part, steps: int, device: 
     return losses
 
 
-def estimate_seconds(network: str, config: TrainConfig, train: Part, device: Device) -> float:
-    """Seconds that the whole training would take, from timing a few steps on this machine."""
+def estimate_seconds(network: str, config: TrainConfig, train: Part, validation: Part, device: Device) -> float:
+    """Seconds that the whole training would take, from timing a few steps and one validation batch here."""
     model = models.build(network).to(device.kind)
     images, labels = to_tensors(train, device)
     steps = epoch_steps(model, make_optimizer(model, config), config, images, labels, 0, 1, device)
-    per_step = []
-    for _ in range(6):
-        began = time.perf_counter()
-        if next(steps, None) is None:
-            break
-        per_step.append(time.perf_counter() - began)
-    return float(np.median(per_step)) * math.ceil(len(labels) / config.batch_size) * config.epochs
+    marks = [time.perf_counter()]
+    for loss, _, _ in islice(steps, 6):
+        loss.item()  # waits for a GPU
+        marks.append(time.perf_counter())
+    step = float(np.median(np.diff(marks)))
+    began, some = time.perf_counter(), validation.images[:500]
+    infer(model, some)
+    check = (time.perf_counter() - began) * len(validation.images) / len(some)
+    return (step * math.ceil(len(labels) / config.batch_size) + check) * config.epochs

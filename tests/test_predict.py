@@ -1,5 +1,6 @@
 """The command line: every kind of file is classified or gets one clear line, and the numbers are infer()'s."""
 
+import dataclasses
 import json
 import struct
 import zlib
@@ -17,7 +18,7 @@ def publish(network):
     cfg = config.train_config(network, "full")
     digests = {"training": "0", "validation": "0"}
     model = models.build(network, seed=1)
-    record = {"network": network, "config": config.as_dict(cfg), "recipe": train.RECIPE, "seed": 0, "data": digests}
+    record = {"network": network, "config": dataclasses.asdict(cfg), "recipe": train.RECIPE, "seed": 0, "data": digests}
     folder = config.PUBLISHED / f"{network}-{runs.identity(network, cfg, 0, digests)}"
     runs.save(folder, train.Trained(model.state_dict(), [{"epoch": 1}], [2.3], ["cpu"]), record)
     return model

@@ -1,9 +1,9 @@
 """What is committed agrees with itself: results, README, abstract, notebooks, weights."""
 
-import getpass
 import json
 import re
 import socket
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -31,10 +31,9 @@ def test_results_are_those_of_the_executed_notebooks(results):
 
 
 def test_the_html_shows_the_abstract_of_these_results(results):
-    html = re.sub(r"\s+", " ", (REPORTS / "report.html").read_text())
+    html = (REPORTS / "report.html").read_text()
     abstract = publish.metadata(results, "full", publish.META)["abstract"]
-    for number in re.findall(r"\d[\d.,]*\d%?", abstract):
-        assert number in html, number
+    assert " ".join(abstract.split()) in " ".join(re.sub(r"<[^>]+>", " ", html).split())
     assert "not the published numbers" not in html
 
 
@@ -57,9 +56,9 @@ def test_the_pdf_keeps_to_fifteen_pages():
 
 
 def test_nothing_names_a_machine_or_a_person():
-    names = {socket.gethostname(), str(config.ROOT)} | ({getpass.getuser()} - {"root"})
+    names = {socket.gethostname(), f"{config.ROOT}/", f"{Path.home()}/"} - {"localhost"}
     for path in REPORTS.rglob("*"):
         if path.suffix in (".ipynb", ".json", ".html", ".pdf", ".csv"):
             text = path.read_bytes().decode("latin-1")
             assert not ABSOLUTE_PATH.search(text), (path.name, ABSOLUTE_PATH.search(text))
-            assert not any(len(name) > 3 and re.search(rf"\b{re.escape(name)}\b", text) for name in names), path.name
+            assert not [name for name in names if name in text], path.name

@@ -19,9 +19,12 @@ PIXEL = base64.b64encode(
         "0000000c49444154789c63f8cfc0000003010100c9fe92ef0000000049454e44ae426082"
     )
 ).decode()
-NUMBERS = {"accuracy": 0.7, "accuracy_low": 0.69, "accuracy_high": 0.71, "macro_f1": 0.7, "nll": 0.9, "ece": 0.02}
+NUMBERS = {
+    "accuracy": 0.7, "accuracy_low": 0.69, "accuracy_high": 0.71,
+    "macro_f1": 0.7, "nll": 0.9, "ece": 0.02, "brier": 0.4,
+}  # fmt: skip
 RESULTS = {
-    "test": {"BaselineNet": {**NUMBERS, "brier": 0.4}, "ImprovedNet": {**NUMBERS, "accuracy": 0.9, "brier": 0.15}},
+    "test": {"BaselineNet": NUMBERS, "ImprovedNet": {**NUMBERS, "accuracy": 0.9}},
     "runs": {
         "BaselineNet": {"parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510},
         "ImprovedNet": {"parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510},
@@ -173,18 +176,20 @@ def test_only_a_long_table_may_break_over_pages():
 
 
 def test_results_are_merged_and_rounded(pair):
-    assert publish.results(pair.values()) == {"a": {"b": 0.333333, "c": 2}}
+    assert publish.results(resolve(pair, bibliography.load()).values()) == {"a": {"b": 0.333333, "c": 2}}
     assert publish.merge({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == {"a": {"b": 2}, "d": 3}
     assert publish.dump({"b": 1, "a": 2}) == '{\n  "a": 2,\n  "b": 1\n}\n'
     with pytest.raises(ReportError, match="nan"):
-        publish.results([notebook(code("", shown({"application/json": {"a": float("nan")}}, results=True)))])
+        nan = notebook(code("", shown({"application/json": {"a": float("nan")}}, results=True)))
+        publish.results(resolve({"01_a": nan}, {}).values())
 
 
 def test_readme_block_is_replaced_and_nothing_else():
     text = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n"
     new = publish.updated_readme(text, RESULTS)
     assert new.startswith("before\n<!-- results -->\n| | BaselineNet | ImprovedNet |\n| --- | ---: | ---: |\n")
-    assert "| Test accuracy | 70.00% | 90.00% |\n" in new and "| Training time | 8 min | 2 h 38 min |" in new
+    assert "| Test accuracy | 70.00% [69.00%, 71.00%] | 90.00% [69.00%, 71.00%] |\n" in new
+    assert "| 0.900 | 0.900 |" in new and "| Training time | 8 min | 2 h 38 min |" in new
     assert new.endswith("\n<!-- /results -->\nafter\n") and "old" not in new
     assert publish.updated_readme(new, RESULTS) == new
     with pytest.raises(ReportError, match="README.md has no block"):
@@ -241,7 +246,7 @@ def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
     source("02_bad", code("#| label: fig-bad\n1 / 0"))
     assert run() == 1
     message = capfd.readouterr().err.strip().splitlines()
-    assert "02_bad failed in cell fig-bad (In [1])" in message and "  ZeroDivisionError: division by zero" in message
+    assert "02_bad failed in cell fig-bad (In [2])" in message and "  ZeroDivisionError: division by zero" in message
     assert len(message) <= 5 and any("out/failed/02_bad.ipynb" in line for line in message)
     assert set(everything(output)) == set(good) | {"failed/02_bad.ipynb"}
     assert all((output / name).read_bytes() == content for name, content in good.items())

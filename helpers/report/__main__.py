@@ -1,7 +1,6 @@
 """The command line: `python -m helpers.report --profile full`."""
 
 import argparse
-import os
 import sys
 import tempfile
 import time
@@ -72,14 +71,14 @@ def build(executed, output, profile, readme=None):
     if not names:
         raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in names}
-    values = publish.results(notebooks.values())
-    meta = publish.metadata(values, profile, publish.META)
-    new_readme = publish.updated_readme(readme.read_text(encoding="utf-8"), values) if readme else None
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:
         built = Path(folder)
         with _stage("numbers and references"):
             resolved = resolve(notebooks, bibliography.load())
+            values = publish.results(resolved.values())
+            meta = publish.metadata(values, profile, publish.META)
+            new_readme = publish.updated_readme(readme.read_text(encoding="utf-8"), values) if readme else None
             (built / "notebooks").mkdir()
             for name, notebook in resolved.items():
                 nbformat.write(notebook, built / "notebooks" / f"{name}.ipynb")
@@ -90,22 +89,25 @@ def build(executed, output, profile, readme=None):
                 page, _ = exporter.from_notebook_node(whole)
                 page = page.encode() if isinstance(page, str) else page
                 (built / f"report{exporter.file_extension}").write_bytes(page)
-        if new_readme:
-            first_page = render.Preview(meta=meta).from_notebook_node(whole)[0][0]
-            (built / "preview.png").write_bytes(first_page)
-            (built / "README.md").write_text(new_readme, encoding="utf-8")
-            os.replace(built / "README.md", readme)
+        if readme:
+            pages, _ = render.Preview(meta=meta).from_notebook_node(whole)
+            (built / "preview.png").write_bytes(pages[0])
         publish.put_all(built, output)
+    if readme:
+        readme.write_text(new_readme, encoding="utf-8")
 
 
 def _options(arguments):
     parser = argparse.ArgumentParser(prog="python -m helpers.report", description="Run the notebooks, make the report.")
     parser.add_argument("--profile", choices=config.PROFILES, default="full")
-    parser.add_argument("--train-minutes", type=float, metavar="N", help="handed to the notebooks that declare it")
+    parser.add_argument("--train-minutes", type=float, metavar="N", help="longest training a notebook may start")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
     parser.add_argument("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
     parser.add_argument("--render-only", action="store_true", help="use the notebooks executed last, run nothing")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.profile != "full" and options.output and options.output.resolve() == REPORTS:
+        parser.error(f"profile {options.profile} may not replace the published report: choose another --output.")
+    return options
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Runs notebook sources with papermill."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -24,18 +23,11 @@ def sources(folder):
     return found
 
 
-def declared(notebook):
-    """The names that the cell tagged `parameters` gives a value."""
-    cells = [cell.source for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    return set(re.findall(r"^(\w+)[^=\n]*=", "\n".join(cells), re.M))
-
-
 def run(source, target, parameters):
     """Execute one notebook, with its printed text shown live, and write it to `target` after every cell.
 
-    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Parameters that the
-    notebook does not declare in its cell tagged `parameters` are left out. Raises ReportError naming notebook, cell
-    and exception; `target` then holds what was executed.
+    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises ReportError naming
+    notebook, cell and exception; `target` then holds what was executed.
     """
     notebook = nbformat.read(source, as_version=4)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -43,7 +35,7 @@ def run(source, target, parameters):
         papermill.execute_notebook(
             notebook,
             target,
-            {name: value for name, value in parameters.items() if name in declared(notebook)},
+            parameters,
             cwd=Path(source).parent,
             progress_bar=False,
             stdout_file=sys.stdout,

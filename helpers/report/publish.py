@@ -13,7 +13,6 @@ from pathlib import Path
 import yaml
 
 from . import ReportError
-from .resolve import is_record
 
 META = Path(__file__).with_name("meta.yaml")
 README_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
@@ -24,12 +23,12 @@ BANNERS = {
 
 
 def results(notebooks):
-    """Everything that executed notebooks recorded, merged in their order; floats have 6 significant digits."""
+    """Everything that resolved notebooks recorded, merged in their order; floats have 6 significant digits."""
     merged = {}
     for notebook in notebooks:
         for cell in notebook.cells:
-            for output in filter(is_record, cell.get("outputs", [])):
-                merged = merge(merged, output.data["application/json"])
+            for record in cell.metadata.get("results", []):
+                merged = merge(merged, record)
     return _rounded(merged)
 
 
@@ -129,6 +128,8 @@ def readme_table(values):
 
 
 def _interval(scores, key, form):
+    if f"{key}_low" not in scores:
+        return form.format(scores[key])
     low, high = form.format(scores[f"{key}_low"]), form.format(scores[f"{key}_high"])
     return f"{form.format(scores[key])} [{low}, {high}]"
 

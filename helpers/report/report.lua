@@ -5,14 +5,16 @@ local stringify = pandoc.utils.stringify
 -- Tables ------------------------------------------------------------------------------------------------------------
 
 -- pandas writes the names of columns and of the index in two header rows that do not overlap: make them one.
+local function is_blank(cell) return not stringify(cell):gsub('\u{a0}', ''):match '%S' end
+
 local function one_header_row(head)
   local upper, lower = head.rows[1], head.rows[2]
   if #head.rows ~= 2 or #upper.cells ~= #lower.cells then return end
   for i in ipairs(upper.cells) do
-    if stringify(upper.cells[i]) ~= '' and stringify(lower.cells[i]) ~= '' then return end
+    if not is_blank(upper.cells[i]) and not is_blank(lower.cells[i]) then return end
   end
   for i, cell in ipairs(upper.cells) do
-    if stringify(cell) == '' then upper.cells[i] = lower.cells[i] end
+    if is_blank(cell) then upper.cells[i] = lower.cells[i] end
   end
   head.rows = { upper }
 end

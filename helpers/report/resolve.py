@@ -102,7 +102,10 @@ def resolve(notebooks, works):
 
 
 def clean(notebook):
-    """A copy without what is not for readers: stderr, recorded results, papermill's notes, terminal colours."""
+    """A copy without what is not for readers: stderr, papermill's notes, terminal colours.
+
+    What notebook.record emitted moves from the outputs to the metadata of its cell.
+    """
     notebook = deepcopy(notebook)
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
     notebook.metadata = {
@@ -112,6 +115,9 @@ def clean(notebook):
     for cell in notebook.cells:
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
+            records = [output.data["application/json"] for output in cell.outputs if is_record(output)]
+            if records:
+                cell.metadata["results"] = records
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_record(o)]
             for output in cell.outputs:
                 if output.output_type == "stream":
