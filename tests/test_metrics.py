@@ -236,3 +236,9 @@ def test_wrong_input_is_refused_in_one_sentence(logits, labels, message):
 def test_class_names_must_fit_the_logits():
     with pytest.raises(ValueError, match="10 class names for logits of 3"):
         metrics.per_class(np.zeros((2, 3)), np.array([0, 1]))
+
+
+def test_top_confusions_add_both_directions():
+    matrix = np.diag([9, 9, 9])
+    matrix[0, 1], matrix[1, 0], matrix[2, 1] = 2, 3, 4
+    assert metrics.top_confusions(matrix, count=2) == [(0, 1, 5), (1, 2, 4)]

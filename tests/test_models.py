@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from helpers import config, models
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD
-from helpers.inference import infer, normalise, to_unit
+from helpers.inference import denormalise, infer, normalise, to_unit
 
 
 @pytest.fixture(params=config.NETWORKS)
@@ -149,6 +149,11 @@ def test_the_five_steps(model, sample):
         assert prediction.labels[i] == probabilities.index(max(probabilities))
         assert prediction.confidence[i] == pytest.approx(max(probabilities), abs=1e-6)
     assert prediction.logits.shape == prediction.probabilities.shape == (len(images), 10)
+
+
+def test_denormalise_is_the_inverse_of_normalise(sample):
+    x = to_unit(torch.from_numpy(sample[1].images))
+    torch.testing.assert_close(denormalise(normalise(x)), x, atol=1e-6, rtol=0)
 
 
 def test_inference_in_any_batch_size(model, sample):

@@ -48,6 +48,7 @@ CHARTS = {
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
     "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
+    "flowchart": lambda: plots.flowchart([[("image", "32 x 32"), ("stage", "conv")], [("*loss", "of logits")]]),
     "confusion": lambda: plots.confusion({name: metrics.confusion(*m) for name, m in MODELS.items()}),
     "per_class_f1": lambda: plots.per_class_f1({name: metrics.per_class(*m) for name, m in MODELS.items()}),
     "gallery": lambda: plots.gallery(draw((8, 32, 32, 3)), [1] * 8, [1, 0] * 4, np.linspace(0.2, 1, 8)),
@@ -147,6 +148,13 @@ def test_learning_curves_mark_the_lowest_validation_loss():
     best = table.loc[table["validation_loss"].idxmin()]
     assert [dot.get_xdata()[0] for dot in dots] == [best["epoch"]] * 2
     assert [dot.get_ydata()[0] for dot in dots] == [best["validation_loss"], best["validation_accuracy"]]
+
+
+def test_flowchart_dashes_what_takes_part_in_training_only():
+    chart = CHARTS["flowchart"]()
+    boxes = [patch for patch in chart.axes[0].patches if patch.get_linestyle() in ("-", "--")]
+    assert [box.get_linestyle() for box in boxes] == ["-", "-", "--"]
+    assert "loss" in {text.get_text() for text in chart.axes[0].texts}  # without its *
 
 
 def test_a_network_has_one_colour_everywhere():

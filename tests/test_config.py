@@ -1,0 +1,39 @@
+"""Hyper-parameters: profiles, changes, and what is refused."""
+
+import pytest
+
+from helpers import config
+
+
+def test_profiles_differ_in_their_length_only():
+    for network in config.NETWORKS:
+        full, quick = config.train_config(network, "full"), config.train_config(network, "quick")
+        assert quick.epochs < full.epochs and quick.warmup_epochs <= quick.epochs / 4
+        assert config.replace(quick, epochs=full.epochs, warmup_epochs=full.warmup_epochs) == full
+
+
+def test_changes_reach_their_field_and_the_warm_up_fits():
+    cfg = config.train_config("ImprovedNet", "full", epochs=2, rotation=15.0)
+    assert (cfg.epochs, cfg.rotation, cfg.warmup_epochs) == (2, 15.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("network", "profile", "changes", "message"),
+    [
+        ("VGG", "full", {}, "unknown network 'VGG': choose one of BaselineNet, ImprovedNet."),
+        ("BaselineNet", "long", {}, "unknown profile 'long': choose one of smoke, quick, full."),
+        ("BaselineNet", "full", {"epoch": 3}, "unknown hyper-parameter 'epoch': choose from epochs, batch_size"),
+        ("BaselineNet", "full", {"epochs": -1}, "epochs must be a finite number of at least 0, not -1."),
+        ("BaselineNet", "full", {"epochs": 0}, "epochs must be more than 0."),
+        ("BaselineNet", "full", {"epochs": 2.5}, "epochs must be of type int, not 2.5."),
+        ("BaselineNet", "full", {"epochs": True}, "epochs must be of type int, not True."),
+        ("BaselineNet", "full", {"peak_rate": "0.1"}, "peak_rate must be of type float, not '0.1'."),
+        ("BaselineNet", "full", {"weight_decay": float("nan")}, "weight_decay must be a finite number"),
+        ("BaselineNet", "full", {"flip": 1.5}, "flip must lie between 0 and 1, not 1.5."),
+        ("BaselineNet", "full", {"optimizer": "lion"}, "optimizer must be one of sgd, adamw, not 'lion'."),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_name(network, profile, changes, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")) as caught:
+        config.train_config(network, profile, **changes)
+    assert "\n" not in str(caught.value)
