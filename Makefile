@@ -61,7 +61,8 @@ setup: $(if $(ACTIVE),,.venv/bin/python)
 	@echo "Setting up in $(ENV), once: some minutes, 0.4 GB to download with torch built for CPU only," \
 	    "several GB with its ordinary Linux build."
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null
-	@{ $(INSTALL) -r requirements.txt && $(INSTALL) --no-deps --no-build-isolation -e .; } || { \
+	@{ $(INSTALL) -r requirements.txt && \
+	    PYTHONWARNINGS=ignore $(INSTALL) --no-deps --no-build-isolation -e .; } || { \
 	    echo "The set-up stopped at pip's error above; with that mended (mostly the network), run make again." >&2; \
 	    exit 1; }
 	@{ $(WANTED); } > $(STAMP)

@@ -142,6 +142,7 @@ def save(folder: Path, trained: train.Trained, record: dict) -> None:
         partial = Path(partial) / folder.name
         partial.mkdir()
         save_file({k: v.contiguous() for k, v in trained.weights.items()}, partial / "weights.safetensors")
+        (partial / "weights.safetensors").chmod(0o644)  # safetensors lets the owner alone read its files
         history = {"first_losses": trained.first_losses, "epochs": trained.history}
         (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
         digests = {name: file_digest(partial / name) for name in FILES} | {"run.json": record_digest(record)}
