@@ -62,10 +62,11 @@ def build(network: str, seed: int = 0) -> nn.Module:
 def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
     """Layer by layer: output shape, parameters, multiply-accumulates an image, receptive field (pixels a side).
 
-    The receptive field r grows by (k - 1) j at a layer of kernel k, where j is the product of the strides before it.
-    A linear layer sees the whole image.
+    The receptive field r grows by (k - 1) j at a layer of kernel k, where j is the product of the strides before it; it
+    is cut off at the size of the image. A linear layer sees all that the network can see (visible_pixels).
     """
     rows, field, jump = [], 1, 1
+    visible = int(visible_pixels(model, shape).any(dim=0).sum())
     x = torch.zeros(1, *shape)
     training = model.training
     model.eval()
@@ -79,7 +80,7 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
         if isinstance(layer, nn.Conv2d):
             macs = layer.weight.numel() * x.shape[2] * x.shape[3]
         elif isinstance(layer, nn.Linear):
-            macs, field = layer.weight.numel(), shape[-1]
+            macs, field = layer.weight.numel(), visible
         rows.append({
             "layer": describe(layer), "output": " x ".join(map(str, x.shape[1:])),
             "parameters": sum(p.numel() for p in layer.parameters()), "multiply-adds": macs,
@@ -87,6 +88,15 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
         })  # fmt: skip
     model.train(training)
     return pd.DataFrame(rows)
+
+
+def visible_pixels(model: nn.Module, shape: tuple[int, ...] = (3, 32, 32)) -> torch.Tensor:
+    """Which pixels can change the logits at all: (h, w) booleans, from the gradients at 64 random images."""
+    x = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    training = model.training
+    (gradient,) = torch.autograd.grad(model.eval()(x).square().sum(), x)
+    model.train(training)
+    return gradient.abs().amax(dim=(0, 1)) > 0
 
 
 def describe(layer: nn.Module) -> str:

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from helpers.config import CLASSES
 
 WIDTH = 6.4  # inches
+FEW = 20  # images: a share of fewer says little
 INK, MUTED, WRONG, TRUE = "#222222", "#666666", "#B2182B", "#009E73"
 NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2"}  # Okabe and Ito: safe for colour-blind readers
 OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
@@ -129,7 +130,7 @@ def _whole(axis):
 
 
 def _percent(axis, decimals=0):
-    axis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=" %"))
+    axis.set_major_formatter(PercentFormatter(1, decimals=decimals))
 
 
 # ---------------------------------------------------------------- data
@@ -256,7 +257,7 @@ def flowchart(rows):
     rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box. A
     row that begins with such a box branches off from the box above it.
     """
-    chart = Chart(WIDTH, 0.85 * len(rows))
+    chart = Chart(WIDTH, 0.72 * len(rows))
     ax = chart.subplots()
     ax.set(xlim=(0, max(map(len, rows))), ylim=(len(rows), 0))
     ax.set_axis_off()
@@ -338,18 +339,21 @@ def per_class_f1(tables):
 
 
 def gallery(images, true, predicted, confidence, columns=6):
-    """Images with true class, predicted class and confidence; wrong predictions are red and framed.
+    """Images with class and confidence; where the prediction is wrong, in red and framed, true → predicted class.
 
     images (n, h, w, 3), uint8 or floats in 0..1; true and predicted (n,) int; confidence (n,) in 0..1.
     """
     images = _images(images)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    chart = Chart(WIDTH / 6 * columns, 1.2 * rows, raster=True)
+    tile = min(WIDTH / columns, WIDTH / 6)
+    chart = Chart(tile * columns, (0.8 * tile + 0.38) * rows, raster=True)
     axes = chart.subplots(rows, columns, squeeze=False).ravel()
     for ax, image, y, k, p in zip(axes, images, true, predicted, confidence, strict=False):
         ax.imshow(image, interpolation="nearest")
-        ax.set_title(f"{CLASSES[y]} →\n{CLASSES[k]} {100 * p:.1f}\u2009%", fontsize=7, linespacing=1.15, pad=3)
+        share = ">99.9%" if 0.9995 <= p < 1 else f"{p:.1%}"
+        title = f"{CLASSES[y]}\n{share}" if y == k else f"{CLASSES[y]} →\n{CLASSES[k]} {share}"
+        ax.set_title(title, fontsize=7 if columns > 6 else 7.5, linespacing=1.15, pad=3)
         ax.title.set_color(INK if y == k else WRONG)
         ax.spines[:].set(visible=y != k, color=WRONG, linewidth=1.5)
         ax.grid(False)
@@ -377,7 +381,7 @@ def probabilities(images, probabilities, labels):
         bars.barh(range(3), p[best], height=0.6, color=[TRUE if k == y else "#BBBBBB" for k in best])
         bars.set_yticks(range(3), [CLASSES[k] for k in best])
         for i, share in enumerate(p[best]):
-            text = f"{100 * share:.1f} %"
+            text = f"{share:.1%}"
             bars.annotate(text, (share, i), (3, 0), textcoords="offset points", va="center", fontsize=7)
         bars.set(xlim=(0, 1.45), ylim=(2.6, -0.6), xticks=[])
         bars.tick_params(length=0)
@@ -396,7 +400,8 @@ def reliability(tables):
     """Accuracy against confidence by bin, a column a model; below it the share of images in each bin.
 
     tables maps a model to its DataFrame from metrics.reliability. On the diagonal confidence is what it promises.
-    What follows a comma in a name ("BaselineNet, T = 1.2") goes on a line of its own.
+    Bins of fewer than 20 images have hollow points. What follows a comma in a name ("BaselineNet, T = 1.2") goes on a
+    line of its own.
     """
     chart, colours = Chart(WIDTH / max(2, len(tables)) * len(tables), 3.4), _colours(n.split(",")[0] for n in tables)
     axes = chart.subplots(2, len(tables), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
@@ -404,12 +409,15 @@ def reliability(tables):
         width, left, colour = table["upper"] - table["lower"], table["lower"], colours[name.split(",")[0]]
         top.bar(left, table["accuracy"], width, align="edge", color=colour, alpha=0.3, edgecolor="white")
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
-        top.plot(table["confidence"], table["accuracy"], "o-", color=colour, markersize=3.5, clip_on=False)
+        top.plot(table["confidence"], table["accuracy"], "-", color=colour)
+        for rows, fill in ((table[table["count"] >= FEW], colour), (table[table["count"] < FEW], "white")):
+            top.plot(rows["confidence"], rows["accuracy"], "o", color=colour, markerfacecolor=fill, markersize=3.5,
+                     clip_on=False)
         top.set(title=name.replace(", ", "\n"), xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, 1))
         share = table["count"] / table["count"].sum()
         bottom.bar(left, share, width, align="edge", color=colour, alpha=0.8, edgecolor="white")
-        bottom.set(xlabel="confidence")
-        for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
+        bottom.set(xlabel="confidence (%)", xticks=(0, 0.5, 1), xticklabels=("0", "50", "100"))
+        for axis in (top.yaxis, bottom.yaxis):
             _percent(axis)
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")

@@ -19,16 +19,16 @@ SCORES = {
     },
 }  # fmt: skip
 
-ROWS = (  # key, name, factor, digits, unit
-    ("parameters", "parameters", 1, 0, ""),
-    ("accuracy", "accuracy", 100, 2, " %"),
-    ("macro_f1", "macro-F1", 1, 3, ""),
-    ("nll", "loss (nats)", 1, 3, ""),
-    ("brier", "Brier score", 1, 3, ""),
-    ("ece", "ECE", 1, 3, ""),
-    ("mean_confidence", "mean confidence", 1, 3, ""),
-    ("wrong_above_90", "wrong above 0.9", 1, 0, ""),
-    ("wrong_above_99", "wrong above 0.99", 1, 0, ""),
+ROWS = (  # key, name, factor, digits
+    ("parameters", "parameters", 1, 0),
+    ("accuracy", "accuracy (%)", 100, 2),
+    ("macro_f1", "macro-F1", 1, 3),
+    ("nll", "loss (nats)", 1, 3),
+    ("brier", "Brier score", 1, 3),
+    ("ece", "ECE", 1, 3),
+    ("mean_confidence", "mean confidence", 1, 3),
+    ("wrong_above_90", "wrong above 0.9", 1, 0),
+    ("wrong_above_99", "wrong above 0.99", 1, 0),
 )
 
 
@@ -38,8 +38,8 @@ def headline(summaries: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="on the test images"))
 
 
-def _cell(scores, key, name, factor, digits, unit):
-    text = f"{factor * scores[key]:,.{digits}f}{unit}"
+def _cell(scores, key, name, factor, digits):
+    text = f"{factor * scores[key]:,.{digits}f}"
     if f"{key}_low" in scores:
         text += f" [{factor * scores[key + '_low']:.{digits}f}, {factor * scores[key + '_high']:.{digits}f}]"
     return text

@@ -210,6 +210,8 @@ def check_replay(run: Run, replayed: list[float], device: train.Device) -> str:
         return f"{says}; it was trained with {run.record['device_label']}, this is {device.label}."
     if not difference <= REPLAY_TOLERANCE:  # nor is it a number
         raise CorruptRun(f"{says}: the code or the data are not those that trained {run.record['network']}.")
+    if difference == 0:
+        return f"Its first {len(replayed)} steps, replayed here, give exactly the recorded losses."
     return f"{says}."
 
 

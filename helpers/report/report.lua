@@ -21,7 +21,7 @@ end
 
 local function is_number(text)
   text = text:gsub('%s', '')
-  return text == '' or text == '–' or text == 'NaN' or text:match '^[−+-]?[%d.,]+[%%eE%d.,±×+−–-]*$'
+  return text == '' or text == '–' or text == 'NaN' or text:match '^[−+-]?[%d.,]+[%%eE%d.,±×+−–%[%]()-]*$'
 end
 
 local function tidy(tbl)

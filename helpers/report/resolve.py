@@ -112,14 +112,18 @@ def clean(notebook):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    for cell in notebook.cells:
+    for index, cell in enumerate(notebook.cells):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
+            table = f"T{index}"
             records = [output.data["application/json"] for output in cell.outputs if is_record(output)]
             if records:
                 cell.metadata["results"] = records
             cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_record(o)]
             for output in cell.outputs:
+                for mime, text in output.get("data", {}).items():
+                    if mime in ("text/html", "text/plain"):  # pandas' random table ids, and addresses in memory
+                        output.data[mime] = re.sub(r"\bT_[0-9a-f]{5}", table, re.sub(r" at 0x[0-9a-f]+", "", text))
                 if output.output_type == "stream":
                     output.text = strip_ansi(output.text)
                 elif output.output_type == "error":  # of a cell tagged raises-exception; a traceback names local files
