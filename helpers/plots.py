@@ -351,7 +351,7 @@ def gallery(images, true, predicted, confidence, columns=6):
     axes = chart.subplots(rows, columns, squeeze=False).ravel()
     for ax, image, y, k, p in zip(axes, images, true, predicted, confidence, strict=False):
         ax.imshow(image, interpolation="nearest")
-        share = ">99.9%" if 0.9995 <= p < 1 else f"{p:.1%}"
+        share = ">99.9%" if p >= 0.9995 else f"{p:.1%}"
         title = f"{CLASSES[y]}\n{share}" if y == k else f"{CLASSES[y]} →\n{CLASSES[k]} {share}"
         ax.set_title(title, fontsize=7 if columns > 6 else 7.5, linespacing=1.15, pad=3)
         ax.title.set_color(INK if y == k else WRONG)

@@ -176,7 +176,7 @@ def test_gallery_tells_wrong_from_right():
     chart = plots.gallery(draw((3, 32, 32, 3)), [3, 3, 8], [3, 5, 8], [0.5, 0.876, 1.0], columns=2)
     assert [len(ax.images) for ax in chart.axes] == [1, 1, 1]
     first, second, _ = chart.axes
-    assert [ax.get_title() for ax in chart.axes] == ["cat\n50.0%", "cat →\ndog 87.6%", "ship\n100.0%"]
+    assert [ax.get_title() for ax in chart.axes] == ["cat\n50.0%", "cat →\ndog 87.6%", "ship\n>99.9%"]
     assert second.title.get_color() == plots.WRONG != first.title.get_color()
     assert second.spines["left"].get_visible() and not first.spines["left"].get_visible()
 
