@@ -55,30 +55,32 @@ matplotlib.rcParams.update(
 
 
 class Chart(Figure):
-    """A figure that shows itself in a notebook as one output: SVG, or PNG at 200 dpi when `raster` (images)."""
+    """A figure that shows itself in a notebook as one output: PNG at 200 dpi and, unless `raster` (images), SVG.
+
+    The report takes the SVG. JupyterLab shows none in a notebook that it has not run itself, and takes the PNG.
+    """
 
     def __init__(self, width, height, raster=False):
-        super().__init__(figsize=(width, height), dpi=200 if raster else 100, layout="constrained")
+        super().__init__(figsize=(width, height), dpi=200, layout="constrained")
         FigureCanvasAgg(self)  # a canvas of its own: pyplot, and with it the notebook's backend, is never asked
         self.raster = raster
 
-    def render(self):
-        """The bytes of the SVG or PNG file; the same figure gives the same bytes."""
+    def render(self, kind=None):
+        """The bytes of the "svg" or "png" file, by default of what the report takes; the same bytes each time."""
         self.draw_without_rendering()
         self.set_layout_engine("none")  # arranged once: a second arrangement would start from the first and differ
         file = io.BytesIO()
-        if self.raster:
-            self.savefig(file, format="png", metadata={"Software": None})
-        else:
-            self.savefig(file, format="svg", metadata={"Date": None})
+        kind = kind or ("png" if self.raster else "svg")
+        self.savefig(file, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
         return file.getvalue()
 
     def _ipython_display_(self):
-        mime, data = ("image/png", base64.b64encode(self.render())) if self.raster else ("image/svg+xml", self.render())
         width, height = self.get_size_inches()
-        text = f"Chart of {width:.1f} by {height:.1f} inches"
-        true_size = {mime: {"width": round(96 * width)}}  # in CSS pixels: JupyterLab would show 200 dpi twice as large
-        display({mime: data.decode(), "text/plain": text}, raw=True, metadata=true_size)
+        shown = {"image/png": base64.b64encode(self.render("png")).decode()}
+        if not self.raster:
+            shown["image/svg+xml"] = self.render("svg").decode()
+        true_size = {mime: {"width": round(96 * width)} for mime in shown}  # in CSS pixels, or it looks twice as large
+        display({**shown, "text/plain": f"Chart of {width:.1f} by {height:.1f} inches"}, raw=True, metadata=true_size)
 
 
 # ---------------------------------------------------------------- shared by the figures below
