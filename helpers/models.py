@@ -90,6 +90,13 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
     return pd.DataFrame(rows)
 
 
+def with_total(table: pd.DataFrame, label: str = "total") -> pd.DataFrame:
+    """The convolutions, poolings and linear layers of a layer table, and a last row that adds up all its layers."""
+    kept = table[table["layer"].str.contains("Conv|Pool|Linear")]
+    total = {"layer": label, "output": "", **table[["parameters", "multiply-adds"]].sum()}
+    return pd.concat([kept, pd.DataFrame([total])], ignore_index=True)
+
+
 def visible_pixels(model: nn.Module, shape: tuple[int, ...] = (3, 32, 32)) -> torch.Tensor:
     """Which pixels can change the logits at all: (h, w) booleans, from the gradients at 64 random images."""
     x = torch.randn(64, *shape, generator=torch.Generator().manual_seed(0)).requires_grad_()

@@ -102,6 +102,14 @@ IMPROVED = [
 ]
 
 
+def test_the_total_adds_up_all_layers_also_those_left_out():
+    table = models.layer_table(models.build("ImprovedNet"))
+    shown = models.with_total(table, "all")
+    assert len(shown) == len(IMPROVED) + 1 and not shown["layer"].str.contains("Norm").any()
+    assert shown["layer"].iloc[-1] == "all" and shown["receptive field"].isna().iloc[-1]
+    assert shown["parameters"].iloc[-1] == table["parameters"].sum() > shown["parameters"].iloc[:-1].sum()
+
+
 def test_pooling_hides_the_last_rows_and_columns_from_the_baseline():
     """Odd sizes lose their last row: 31 -> 15 drops one pixel, 7 -> 3 drops more, so 29 rows and columns remain."""
     visible = models.visible_pixels(models.build("BaselineNet"))
