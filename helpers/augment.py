@@ -17,11 +17,11 @@ def _uniform(n: int, low: float, high: float, device) -> Tensor:
     return torch.rand(n, device=device) * (high - low) + low
 
 
-def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor) -> Tensor:
+def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpolation: str) -> Tensor:
     """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift; empty corners become black.
 
     images: (n, c, h, w) floats. degrees: (n,). shift: (n, 2) pixels, right and down. flip: (n,) booleans.
-    Bilinear interpolation; exact (no blur) where the angle is 0 and the shift is whole pixels.
+    interpolation: "nearest", "bilinear" or "bicubic"; all are exact where the angle is 0 and the shift whole pixels.
     """
     n, _, height, width = images.shape
     angle = torch.deg2rad(degrees)
@@ -33,7 +33,7 @@ def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor) -> Tensor
     y_row = torch.stack([sin / ratio, cos, -sin / ratio * dx - cos * dy], dim=1)
     x_row = torch.where(flip[:, None], -x_row, x_row)
     grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), (n, 1, height, width), align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def geometry(images: Tensor, config) -> Tensor:
         return images
     degrees = _uniform(n, -config.rotation, config.rotation, device)
     shift = torch.randint(-config.crop_padding, config.crop_padding + 1, (n, 2), device=device).float()
-    return warp(images, degrees, shift, torch.rand(n, device=device) < config.flip)
+    return warp(images, degrees, shift, torch.rand(n, device=device) < config.flip, config.interpolation)
 
 
 def colour(images: Tensor, config) -> Tensor:

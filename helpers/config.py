@@ -28,8 +28,10 @@ class TrainConfig:
     crop_padding: int  # pixels: every image is shifted by up to this many, both ways
     flip: float  # probability of a horizontal mirror image
     rotation: float  # degrees: angles are uniform in [-rotation, rotation]
+    interpolation: str  # of rotated images: "nearest", "bilinear" or "bicubic"
     jitter: float  # brightness, contrast and saturation factors are uniform in [1 - jitter, 1 + jitter]
     erasing: float  # probability that a rectangle is erased
+    label_smoothing: float  # share of the target that is spread evenly over the classes
 
     def __post_init__(self):
         for field in fields(self):
@@ -39,13 +41,15 @@ class TrainConfig:
                 raise ValueError(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
             if not isinstance(value, str) and not 0 <= value < float("inf"):
                 raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}.")
-        for name, allowed in (("optimizer", ("sgd", "adamw")), ("schedule", ("constant", "cosine"))):
+        choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"),
+                   "interpolation": ("nearest", "bilinear", "bicubic")}  # fmt: skip
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
         for name in ("epochs", "batch_size", "peak_rate"):
             if getattr(self, name) == 0:
                 raise ValueError(f"{name} must be more than 0.")
-        for name in ("flip", "jitter", "erasing"):
+        for name in ("flip", "jitter", "erasing", "label_smoothing"):
             if getattr(self, name) > 1:
                 raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
 
@@ -53,13 +57,15 @@ class TrainConfig:
 # The baseline is small and plain but trained with care: a baseline trained badly would flatter the comparison.
 BASELINE = TrainConfig(
     epochs=40, batch_size=64, optimizer="sgd", peak_rate=0.02, weight_decay=0.0005, schedule="cosine",
-    warmup_epochs=1, crop_padding=2, flip=0.5, rotation=0.0, jitter=0.0, erasing=0.0,
+    warmup_epochs=1, crop_padding=2, flip=0.5, rotation=0.0, interpolation="bilinear", jitter=0.0, erasing=0.0,
+    label_smoothing=0.0,
 )  # fmt: skip
 
 # Mild augmentation: at this length the network is short of steps rather than over-fitted.
 IMPROVED = TrainConfig(
     epochs=80, batch_size=64, optimizer="adamw", peak_rate=0.002, weight_decay=0.05, schedule="cosine",
-    warmup_epochs=2, crop_padding=4, flip=0.5, rotation=5.0, jitter=0.1, erasing=0.2,
+    warmup_epochs=2, crop_padding=4, flip=0.5, rotation=5.0, interpolation="bilinear", jitter=0.1, erasing=0.2,
+    label_smoothing=0.0,
 )  # fmt: skip
 
 

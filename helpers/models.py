@@ -1,5 +1,7 @@
 """The two networks, and the table of their layers."""
 
+from functools import partial
+
 import pandas as pd
 import torch
 from torch import nn
@@ -20,12 +22,12 @@ class BaselineNet(nn.Sequential):
         )  # fmt: skip
 
 
-def stage(inputs: int, outputs: int) -> list[nn.Module]:
+def stage(inputs: int, outputs: int, norm: bool = True) -> list[nn.Module]:
     """conv3x3-BN-ReLU twice, then max-pool: the side of the image halves."""
     layers = []
-    for channels in (inputs, outputs):  # no bias: batch normalisation would cancel it
-        convolution = nn.Conv2d(channels, outputs, 3, padding=1, bias=False)
-        layers += [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+    for channels in (inputs, outputs):  # batch normalisation would cancel a bias
+        layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=not norm))
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU()] if norm else [nn.ReLU()]
     return [*layers, nn.MaxPool2d(2)]
 
 
@@ -34,14 +36,17 @@ class ImprovedNet(nn.Sequential):
 
     Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits. Kaiming initialisation
     (He et al. 2015); the last layer starts small, so the first loss is near log 10.
+    The arguments are what the ablation changes.
     """
 
-    def __init__(self):
+    def __init__(self, width: int = 32, norm: bool = True, dropout: float = 0.5, kaiming: bool = True):
         super().__init__(
-            *stage(3, 32), *stage(32, 64), *stage(64, 128),  # 32 -> 16 -> 8 -> 4
-            nn.Flatten(), nn.Dropout(0.5), nn.Linear(2048, 256), nn.ReLU(),
-            nn.Dropout(0.5), nn.Linear(256, 10),
+            *stage(3, width, norm), *stage(width, 2 * width, norm), *stage(2 * width, 4 * width, norm),  # 32 -> 4
+            nn.Flatten(), nn.Dropout(dropout), nn.Linear(64 * width, 8 * width), nn.ReLU(),
+            nn.Dropout(dropout), nn.Linear(8 * width, 10),
         )  # fmt: skip
+        if not kaiming:
+            return
         for module in self:
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -50,13 +55,22 @@ class ImprovedNet(nn.Sequential):
         nn.init.normal_(self[-1].weight, std=0.01)
 
 
+BUILDERS = {
+    "BaselineNet": BaselineNet,
+    "ImprovedNet": ImprovedNet,
+    "NoBatchNorm": partial(ImprovedNet, norm=False),
+    "NoDropout": partial(ImprovedNet, dropout=0.0),
+    "DefaultInit": partial(ImprovedNet, kaiming=False),
+    "HalfWidth": partial(ImprovedNet, width=16),
+}
+
+
 def build(network: str, seed: int = 0) -> nn.Module:
     """A freshly initialised network, the same for the same seed. channels_last is the faster layout on CPU and GPU."""
     torch.manual_seed(seed)
-    networks = {"BaselineNet": BaselineNet, "ImprovedNet": ImprovedNet}
-    if network not in networks:
-        raise ValueError(f"unknown network {network!r}: choose one of {', '.join(networks)}.")
-    return networks[network]().to(memory_format=torch.channels_last)
+    if network not in BUILDERS:
+        raise ValueError(f"unknown network {network!r}: choose one of {', '.join(BUILDERS)}.")
+    return BUILDERS[network]().to(memory_format=torch.channels_last)
 
 
 def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:

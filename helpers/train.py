@@ -113,7 +113,7 @@ def epoch_steps(model, optimizer, config, images, labels, seed, epoch, device) -
         x, y = training_batch(images[rows], config), labels[rows]
         with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), y)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=config.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
