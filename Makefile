@@ -15,7 +15,7 @@ READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(
 # The kernel "python3" is to be this environment's, not one registered in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help report quick retrain test lab lint clean setup
+.PHONY: help report quick verify retrain search seeds ablation test lab lint clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,15 @@ quick: setup ## train both networks for a short time and write the whole report 
 retrain: setup ## train every published run from scratch (hours; goes on where it was stopped), then write reports/
 	@$(PYTHON) -m helpers.runs retrain
 	@$(PYTHON) -m helpers.report --profile full
+
+verify: setup ## recompute every published number from weights, logits and data, and compare (2 minutes)
+	@$(PYTHON) -m helpers.verify
+
+search: setup ## train the trials that the recipe was chosen from (1 hour; goes on where it was stopped)
+seeds: setup ## train both networks again from other seeds (1 hour; goes on where it was stopped)
+ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on where it was stopped)
+search seeds ablation:
+	@$(PYTHON) -m helpers.experiments $@ $(OPTIONS)
 
 test: setup ## run the tests
 	@$(PYTHON) -m pytest -q

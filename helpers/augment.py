@@ -21,7 +21,7 @@ def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpola
     """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift; empty corners become black.
 
     images: (n, c, h, w) floats. degrees: (n,). shift: (n, 2) pixels, right and down. flip: (n,) booleans.
-    interpolation: "nearest", "bilinear" or "bicubic"; all are exact where the angle is 0 and the shift whole pixels.
+    interpolation: "nearest" or "bilinear"; both are exact where the angle is 0 and the shift whole pixels.
     """
     n, _, height, width = images.shape
     angle = torch.deg2rad(degrees)

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("CIFAR10_REPORT_CACHE", ROOT / "cache"))  # git-ignored: resume states, unpublished runs
 PUBLISHED = ROOT / "reports" / "runs"  # committed: the runs of profile `full`
+EXPERIMENTS = ROOT / "reports" / "experiments"  # committed: the runs of helpers/experiments.py, without weights
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)
@@ -28,7 +29,7 @@ class TrainConfig:
     crop_padding: int  # pixels: every image is shifted by up to this many, both ways
     flip: float  # probability of a horizontal mirror image
     rotation: float  # degrees: angles are uniform in [-rotation, rotation]
-    interpolation: str  # of rotated images: "nearest", "bilinear" or "bicubic"
+    interpolation: str  # of rotated images: "nearest" (sharp) or "bilinear" (blurs)
     jitter: float  # brightness, contrast and saturation factors are uniform in [1 - jitter, 1 + jitter]
     erasing: float  # probability that a rectangle is erased
     label_smoothing: float  # share of the target that is spread evenly over the classes
@@ -42,7 +43,7 @@ class TrainConfig:
             if not isinstance(value, str) and not 0 <= value < float("inf"):
                 raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}.")
         choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"),
-                   "interpolation": ("nearest", "bilinear", "bicubic")}  # fmt: skip
+                   "interpolation": ("nearest", "bilinear")}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")

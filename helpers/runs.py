@@ -1,7 +1,8 @@
 """The store of trained runs. `load_or_train` is the one door to a trained network.
 
-A run is a folder: weights.safetensors, history.json, and run.json, which says how the other two came about and carries
-their SHA-256. Its identity is the digest of network, configuration, recipe version, seed and data.
+A run is a folder: history.json, weights.safetensors or logits.safetensors or both, and run.json, which says how they
+came about and carries their SHA-256. Its identity is the digest of network, configuration, recipe version, seed and
+data.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -35,16 +37,20 @@ except ImportError:  # Windows has none: two processes may train the same run th
     fcntl = None
 
 REPLAY_TOLERANCE = 0.05  # nats: processors round differently, and twenty steps let that grow
-FILES = ("weights.safetensors", "history.json")
+FILES = ("history.json", "weights.safetensors", "logits.safetensors")
 
 
 class Run(NamedTuple):
-    """A trained network in eval mode, its history (one row an epoch), and its run.json."""
+    """A trained network in eval mode, its history (one row an epoch), and its run.json.
 
-    model: nn.Module
+    Experiments keep no weights, so their model is None. logits: by the name of a part, each (n, 10), where kept.
+    """
+
+    model: nn.Module | None
     history: pd.DataFrame
     first_losses: list[float]
     record: dict
+    logits: dict[str, np.ndarray]
 
 
 class CorruptRun(ValueError):
@@ -95,12 +101,13 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
 
 
 def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: train.Device, parts: tuple[Part, Part],
-              store: Path) -> Run:  # fmt: skip
+              store: Path, quiet: bool = False) -> Run:  # fmt: skip
     """Train a run, going on from its resume state if there is one, and save it in the folder `store`."""
     name, digests = run_name(network, cfg, seed, parts)
     code = commit()  # before training: the code may be edited while it runs
+    log = (lambda line: None) if quiet else functools.partial(print, flush=True)
     with only_here(_state(name).with_suffix(".lock")):
-        trained = train.fit(network, cfg, *parts, seed, device, _state(name), functools.partial(print, flush=True))
+        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
     fresh = models.build(network)
     record = {
         "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
@@ -113,7 +120,8 @@ def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: t
         "date": datetime.now(UTC).date().isoformat(), "commit": code,
         "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
     }  # fmt: skip
-    save(store / name, trained, record)
+    history = {"first_losses": trained.first_losses, "epochs": trained.history}
+    save(store / name, record, history, weights=trained.weights)
     _state(name).unlink(missing_ok=True)
     return load(store / name)
 
@@ -135,18 +143,18 @@ def only_here(lock: Path):
         yield
 
 
-def save(folder: Path, trained: train.Trained, record: dict) -> None:
-    """Write the run beside its place and move it there whole."""
+def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.Tensor]) -> None:
+    """Write the run beside its place and move it there whole. tensors: what to keep as weights and as logits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as partial:
         partial = Path(partial) / folder.name
         partial.mkdir()
-        save_file({k: v.contiguous() for k, v in trained.weights.items()}, partial / "weights.safetensors")
-        (partial / "weights.safetensors").chmod(0o644)  # safetensors lets the owner alone read its files
-        history = {"first_losses": trained.first_losses, "epochs": trained.history}
         (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-        digests = {name: file_digest(partial / name) for name in FILES} | {"run.json": record_digest(record)}
-        record = {**record, "files": digests}
+        for name, kept in tensors.items():
+            save_file({k: v.contiguous() for k, v in kept.items()}, partial / f"{name}.safetensors")
+            (partial / f"{name}.safetensors").chmod(0o644)  # safetensors lets the owner alone read its files
+        digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        record = {**record, "files": digests | {"run.json": record_digest(record)}}
         (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
         if folder.exists():
             os.replace(folder, partial.with_name("superseded"))
@@ -160,21 +168,25 @@ def load(folder: Path) -> Run:
         digests, network, cfg = dict(record["files"]), record["network"], TrainConfig(**record["config"])
         name = f"{network}-{identity(network, cfg, record['seed'], record['data'], record['recipe'])}"
         own = record_digest(record)
-        intact = folder.name == name and digests.pop("run.json") == own and digests.keys() == set(FILES)
+        intact = folder.name == name and digests.pop("run.json") == own and "history.json" in digests
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _corrupt(folder, "run.json") from error
     if not intact:
         raise _corrupt(folder, "run.json")
-    for name in FILES:
-        if not (folder / name).is_file() or file_digest(folder / name) != digests[name]:
+    for name, digest in digests.items():
+        if name not in FILES or not (folder / name).is_file() or file_digest(folder / name) != digest:
             raise _corrupt(folder, name)
-    history = json.loads((folder / "history.json").read_text())
-    model = models.build(network)
+    history, model, logits = json.loads((folder / "history.json").read_text()), None, {}
     try:
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
+        if "weights.safetensors" in digests:
+            model = models.build(network)
+            model.load_state_dict(load_file(folder / "weights.safetensors"))
+            model.eval()
+        if "logits.safetensors" in digests:
+            logits = {part: z.numpy() for part, z in load_file(folder / "logits.safetensors").items()}
     except (SafetensorError, RuntimeError) as error:
         raise _corrupt(folder, "weights.safetensors") from error
-    return Run(model.eval(), pd.DataFrame(history["epochs"]), history["first_losses"], record)
+    return Run(model, pd.DataFrame(history["epochs"]), history["first_losses"], record, logits)
 
 
 def _corrupt(folder: Path, name: str) -> CorruptRun:

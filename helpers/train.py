@@ -103,7 +103,10 @@ def training_batch(images: Tensor, config: TrainConfig) -> Tensor:
 
 
 def epoch_steps(model, optimizer, config, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """One pass over the training images; after each step yields loss, number correct and number of images."""
+    """One pass over the training images; after each step yields loss, number correct and number of images.
+
+    The loss is that of the batch before the step, without label smoothing, to compare with the validation loss.
+    """
     torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
     batches = torch.randperm(len(labels)).to(labels.device).split(config.batch_size)
     model.train()
@@ -113,11 +116,11 @@ def epoch_steps(model, optimizer, config, images, labels, seed, epoch, device) -
         x, y = training_batch(images[rows], config), labels[rows]
         with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
             logits = model(x)
-        loss = F.cross_entropy(logits.float(), y, label_smoothing=config.label_smoothing)
+        logits = logits.float()
         optimizer.zero_grad()
-        loss.backward()
+        F.cross_entropy(logits, y, label_smoothing=config.label_smoothing).backward()
         optimizer.step()
-        yield loss.detach(), (logits.argmax(dim=1) == y).sum(), len(rows)
+        yield F.cross_entropy(logits.detach(), y), (logits.argmax(dim=1) == y).sum(), len(rows)
 
 
 def fit(network: str, config: TrainConfig, train: Part, validation: Part, seed: int, device: Device,

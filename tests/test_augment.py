@@ -9,7 +9,7 @@ from helpers.torchvision_compat import transforms_v2
 from helpers.train import plain
 
 reference = transforms_v2.functional
-BILINEAR = transforms_v2.InterpolationMode.BILINEAR
+MODES = {mode.value: mode for mode in transforms_v2.InterpolationMode}
 N = 6
 
 
@@ -23,43 +23,58 @@ def one_by_one(images, operation, *arguments):
     return torch.stack([operation(image, *(a[i].item() for a in arguments)) for i, image in enumerate(images)])
 
 
+def assert_same(warped, expected, interpolation):
+    """Equal but for rounding, by which the nearest of two pixels can be either."""
+    if interpolation == "nearest":
+        assert ((warped - expected).abs() < 1e-4).float().mean() > 0.999
+    else:
+        torch.testing.assert_close(warped, expected, atol=1e-4, rtol=0)
+
+
+interpolations = pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+
+
 def still(n=N):
     return torch.zeros(n), torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool)
 
 
-def test_rotation(images):
+@interpolations
+def test_rotation(images, interpolation):
     _, shift, flip = still()
-    degrees = torch.tensor([-15.0, -5.0, 0.0, 3.0, 10.0, 45.0])
-    expected = one_by_one(images, lambda x, a: reference.rotate(x, a, BILINEAR), degrees)
-    torch.testing.assert_close(augment.warp(images, degrees, shift, flip), expected, atol=1e-4, rtol=0)
+    degrees = torch.tensor([-15.0, -5.0, 0.0, 3.0, 10.0, 40.0])
+    expected = one_by_one(images, lambda x, a: reference.rotate(x, a, MODES[interpolation]), degrees)
+    assert_same(augment.warp(images, degrees, shift, flip, interpolation), expected, interpolation)
 
 
-def test_flip(images):
+@interpolations
+def test_flip(images, interpolation):
     degrees, shift, _ = still()
     flip = torch.tensor([True, False] * 3)
     expected = torch.where(flip[:, None, None, None], reference.horizontal_flip(images), images)
-    torch.testing.assert_close(augment.warp(images, degrees, shift, flip), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(augment.warp(images, degrees, shift, flip, interpolation), expected, atol=1e-5, rtol=0)
 
 
-def test_shift_is_a_crop_of_the_padded_image(images):
+@interpolations
+def test_shift_is_a_crop_of_the_padded_image(images, interpolation):
     degrees, _, flip = still()
     shift = torch.tensor([[0, 0], [4, -4], [1, 2], [-3, 0], [0, 4], [-4, -4]])
     expected = torch.stack([
         reference.crop(reference.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
         for x, (dx, dy) in zip(images, shift, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(augment.warp(images, degrees, shift.float(), flip), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(augment.warp(images, degrees, shift.float(), flip, interpolation), expected, atol=1e-5, rtol=0)
 
 
-def test_the_composed_warp(images):
+@interpolations
+def test_the_composed_warp(images, interpolation):
     degrees, shift = torch.linspace(-20, 20, N), torch.randint(-4, 5, (N, 2))
     flip = torch.tensor([True, True, False, True, False, False])
     expected = torch.stack([
         reference.affine(reference.horizontal_flip(x) if f else x, angle=-a.item(), translate=s.tolist(), scale=1.0,
-                         shear=[0.0], interpolation=BILINEAR)
+                         shear=[0.0], interpolation=MODES[interpolation])
         for x, a, s, f in zip(images, degrees, shift, flip, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(augment.warp(images, degrees, shift.float(), flip), expected, atol=1e-4, rtol=0)
+    assert_same(augment.warp(images, degrees, shift.float(), flip, interpolation), expected, interpolation)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])

@@ -20,7 +20,8 @@ def publish(network):
     model = models.build(network, seed=1)
     record = {"network": network, "config": dataclasses.asdict(cfg), "recipe": train.RECIPE, "seed": 0, "data": digests}
     folder = config.PUBLISHED / f"{network}-{runs.identity(network, cfg, 0, digests)}"
-    runs.save(folder, train.Trained(model.state_dict(), [{"epoch": 1}], [2.3], ["cpu"]), record)
+    history = {"first_losses": [2.3], "epochs": [{"epoch": 1}]}
+    runs.save(folder, record, history, weights=model.state_dict())
     return model
 
 

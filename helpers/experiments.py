@@ -1,0 +1,209 @@
+"""Experiments: independent runs, listed as data, trained side by side, kept with their histories but without weights.
+
+What is stored is not trained again, and what was interrupted goes on after its last finished epoch. joblib runs the
+trials in processes of this machine or, with --cluster, on the workers of a Dask cluster; what a worker finds travels
+back, so the machines need not share a disk.
+"""
+
+import argparse
+import contextlib
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import pandas as pd
+import torch
+
+from helpers import config, data, inference, runs, train
+from helpers.config import BASELINE, IMPROVED, TrainConfig
+from helpers.data import Part
+
+
+class Trial(NamedTuple):
+    """One run: what is special about it, in words, and what to train."""
+
+    label: str
+    network: str
+    config: TrainConfig
+    seed: int
+
+
+class Experiment(NamedTuple):
+    """Trials on the first `images` training images of a profile, with or without keeping logits."""
+
+    trials: list[Trial]
+    images: int = 45_000
+    keep_logits: bool = False  # of the validation and test images
+    profile: str = "full"
+
+
+# Seed 0 of BaselineNet is the published run; ImprovedNet is repeated, seed 0 too, at a length that three runs allow.
+REPEATED = replace(IMPROVED, epochs=20)
+SEEDS = Experiment([
+    *(Trial("BaselineNet", "BaselineNet", BASELINE, seed) for seed in range(1, 5)),
+    *(Trial("ImprovedNet", "ImprovedNet", REPEATED, seed) for seed in range(3)),
+], keep_logits=True)  # fmt: skip
+
+SHORT = replace(IMPROVED, epochs=12)
+NO_AUGMENTATION = {"crop_padding": 0, "flip": 0.0, "rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
+ABLATION = Experiment([
+    Trial(label, network, replace(SHORT, **changes), seed)
+    for label, network, changes in (
+        ("as it is", "ImprovedNet", {}),
+        ("without batch normalisation", "NoBatchNorm", {}),
+        ("without dropout", "NoDropout", {}),
+        ("without augmentation", "ImprovedNet", NO_AUGMENTATION),
+        ("flips and crops only", "ImprovedNet", {"rotation": 0.0, "jitter": 0.0, "erasing": 0.0}),
+        ("without weight decay", "ImprovedNet", {"weight_decay": 0.0}),
+        # rate and decay of AdamW mean something else to SGD, so it has its own
+        ("SGD for AdamW", "ImprovedNet", {"optimizer": "sgd", "peak_rate": 0.05, "weight_decay": 0.0005}),
+        ("constant rate for cosine", "ImprovedNet", {"schedule": "constant"}),
+        ("PyTorch's initialisation for Kaiming's", "DefaultInit", {}),
+        ("half the channels", "HalfWidth", {}),
+    )
+    for seed in range(3)
+], images=10_000)  # fmt: skip
+
+# How the recipe was found, from this start. Half of the images at this length bring over-fitting into view, as the full
+# length does; all trials cost the same.
+START = TrainConfig(
+    epochs=20, batch_size=64, optimizer="adamw", peak_rate=0.002, weight_decay=0.05, schedule="cosine", warmup_epochs=2,
+    crop_padding=4, flip=0.5, rotation=5.0, interpolation="bilinear", jitter=0.1, erasing=0.2, label_smoothing=0.0,
+)  # fmt: skip
+SEARCH = Experiment([
+    Trial("start", "ImprovedNet", START, 0),
+    Trial("rotate without blur (nearest pixel)", "ImprovedNet", replace(START, interpolation="nearest"), 0),
+], images=22_500)  # fmt: skip
+
+EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION}
+
+
+def parts_of(experiment: Experiment) -> tuple[Part, Part]:
+    """The training images of an experiment, and all validation images."""
+    training, validation = data.train_validation(experiment.profile)
+    return Part(*(array[: experiment.images] for array in training)), validation
+
+
+def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Run]:
+    """Train a trial in the cache of the machine where this runs, or load it from there.
+
+    The run has the logits that the experiment keeps. Its record gains `training_accuracy`, that of the kept checkpoint
+    on the first 5,000 training images without augmentation.
+    """
+    training, validation = parts = parts_of(experiment)
+    folder = config.CACHE / "runs" / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
+    if folder.exists():
+        run = runs.load(folder)
+    else:
+        run = runs.train_run(trial.network, trial.config, experiment.profile, trial.seed, train.pick_device(device),
+                             parts, folder.parent, quiet=True)  # fmt: skip
+    _, accuracy = train.evaluate(run.model, Part(*(array[:5_000] for array in training)))
+    shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
+    return trial, run._replace(
+        record={**run.record, "training_accuracy": accuracy},
+        logits={name: inference.infer(run.model, part.images).logits for name, part in shown.items()},
+    )
+
+
+def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int = -1) -> Iterator[str]:
+    """Train the trials that `store` lacks, `jobs` at a time (-1: one for each core), and yield a line for each.
+
+    Runs where joblib.parallel_config says: by default in processes of this machine. When all trials are stored, runs
+    of earlier versions of the experiment are removed. Raises what a trial raises; the trials before it are kept.
+    """
+    parts = parts_of(experiment)
+    folders = {trial: store / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
+               for trial in experiment.trials}  # fmt: skip
+    missing = [trial for trial, folder in folders.items() if not folder.exists()]
+    yield f"{len(folders) - len(missing)} of {len(folders)} runs are stored already"
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    work = parallel(joblib.delayed(train_trial)(trial, experiment, device) for trial in missing)
+    for done, (trial, run) in enumerate(work, 1):
+        record = {key: value for key, value in run.record.items() if key != "files"}
+        history = {"first_losses": run.first_losses, "epochs": run.history.to_dict("records")}
+        logits = {name: torch.from_numpy(z) for name, z in run.logits.items()}
+        runs.save(folders[trial], record, history, **({"logits": logits} if logits else {}))
+        accuracy, minutes = at_checkpoint(run)["validation_accuracy"], run.record["seconds"] / 60
+        yield (f"{done} of {len(missing)}: {trial.label}, seed {trial.seed}: validation {accuracy:.2%}, "
+               f"{minutes:.1f} min")  # fmt: skip
+    for superseded in set(store.iterdir()) - set(folders.values()):
+        shutil.rmtree(superseded)
+
+
+def at_checkpoint(run: runs.Run) -> pd.Series:
+    """The row of the history at the kept checkpoint, that of the lowest validation loss."""
+    return run.history.loc[run.history["validation_loss"].idxmin()]
+
+
+def stored(name: str) -> list[tuple[Trial, runs.Run]]:
+    """The trials of an experiment with their runs, verified. Raises TrainingNeeded if one is missing."""
+    kept = [runs.load(folder) for folder in sorted((config.EXPERIMENTS / name).glob("*-*"))]
+    by_content = {(run.record["network"], TrainConfig(**run.record["config"]), run.record["seed"]): run for run in kept}
+    trials = EXPERIMENTS[name].trials
+    missing = [trial for trial in trials if trial[1:] not in by_content]
+    if missing:
+        raise runs.TrainingNeeded(
+            f"{len(missing)} of the {len(trials)} runs of the experiment {name!r} are not stored, the first of them "
+            f"{missing[0].label!r} with seed {missing[0].seed}: run `make {name}`."
+        )
+    return [(trial, by_content[trial[1:]]) for trial in trials]
+
+
+def table(name: str) -> pd.DataFrame:
+    """One row a trial: label, network, seed, epochs, kept epoch, and its scores at the kept checkpoint.
+
+    `training` is the accuracy on training images without augmentation, and `gap` its lead over validation.
+    """
+    rows = []
+    for trial, run in stored(name):
+        kept, training = at_checkpoint(run), run.record["training_accuracy"]
+        rows.append({
+            "label": trial.label, "network": trial.network, "seed": trial.seed, "epochs": trial.config.epochs,
+            "kept epoch": int(kept["epoch"]), "accuracy": kept["validation_accuracy"],
+            "loss": kept["validation_loss"], "training": training, "gap": training - kept["validation_accuracy"],
+            "minutes": run.record["seconds"] / 60, "device": run.record["device"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def main() -> None:
+    """Conduct an experiment from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--jobs", type=int, default=-1, help="runs side by side here (default: one for each core)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://host:8786")
+    options = parser.parse_args()
+    with place(options.cluster):
+        store = config.EXPERIMENTS / options.experiment
+        for line in conduct(EXPERIMENTS[options.experiment], store, options.device, options.jobs):
+            print(line, flush=True)
+
+
+@contextlib.contextmanager
+def place(cluster: str | None):
+    """Have joblib work in single-threaded processes here, or on the Dask cluster at this address."""
+    if cluster is None:
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            yield
+    else:
+        from dask.distributed import Client  # only who has a cluster pays for the import
+
+        try:
+            client = Client(cluster, timeout=10)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
+        with client, joblib.parallel_config("dask"):
+            yield
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (data.DataError, OSError, ValueError, train.Diverged, runs.TrainingNeeded) as problem:
+        raise SystemExit(str(problem)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped. The same command goes on from the last finished epochs.") from None

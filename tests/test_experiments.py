@@ -1,0 +1,132 @@
+"""Experiments: every trial once, side by side here or on a cluster, resumable, and stored without weights."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from dask.distributed import LocalCluster
+
+from helpers import config, data, experiments, metrics, runs, train
+from helpers.experiments import Experiment, Trial
+
+SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
+TINY = Experiment(
+    [Trial("as it is", "BaselineNet", SHORT, 0), Trial("again", "BaselineNet", SHORT, 1),
+     Trial("fast", "BaselineNet", dataclasses.replace(SHORT, peak_rate=0.1), 0)],
+    images=120, keep_logits=True, profile="smoke",
+)  # fmt: skip
+
+
+@pytest.fixture
+def store(monkeypatch, tmp_path):
+    """Where the experiment `tiny` is stored. Other processes take the cache folder from the environment."""
+    monkeypatch.setenv("CIFAR10_REPORT_CACHE", str(config.CACHE))
+    monkeypatch.setattr(config, "EXPERIMENTS", tmp_path / "experiments")
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", TINY)
+    return tmp_path / "experiments" / "tiny"
+
+
+def conduct(store, jobs=1):
+    return list(experiments.conduct(TINY, store, "cpu", jobs))
+
+
+def contents(store):
+    """All that is stored but for times and dates."""
+    kept = {}
+    for folder in store.iterdir():
+        run = runs.load(folder)
+        kept[folder.name] = (run.history.drop(columns="seconds").values.tolist(), run.first_losses,
+                             {name: z.tolist() for name, z in run.logits.items()})  # fmt: skip
+    return kept
+
+
+def test_trials_are_stored_with_logits_and_without_weights(store):
+    lines = conduct(store)
+    assert lines[0] == "0 of 3 runs are stored already" and len(lines) == 4 and lines[1].startswith("1 of 3: as it is")
+    for trial, run in experiments.stored("tiny"):
+        assert run.model is None and run.record["seed"] == trial.seed
+        test = data.test("smoke")
+        assert run.logits["test"].shape == (len(test.labels), 10)
+        nll = metrics.summary(run.logits["validation"], data.train_validation("smoke")[1].labels)["nll"]
+        assert nll == pytest.approx(experiments.at_checkpoint(run)["validation_loss"], rel=1e-5)
+    table = experiments.table("tiny")
+    assert table["label"].tolist() == ["as it is", "again", "fast"]
+    assert np.allclose(table["gap"], table["training"] - table["accuracy"])
+
+
+def test_what_is_stored_is_not_trained_again(store, monkeypatch):
+    conduct(store)
+    before = {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()}
+    monkeypatch.setattr(experiments, "train_trial", None)
+    assert conduct(store) == ["3 of 3 runs are stored already"]
+    assert {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()} == before
+
+
+def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_path, monkeypatch):
+    conduct(store)
+    expected = contents(store)
+    for place in ("processes", "cluster"):
+        monkeypatch.setenv("CIFAR10_REPORT_CACHE", str(tmp_path / place))
+        elsewhere = tmp_path / f"{place}-store"
+        if place == "processes":
+            with experiments.place(None):
+                list(experiments.conduct(TINY, elsewhere, "cpu", 2))
+        else:
+            with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+                with experiments.place(cluster.scheduler_address):
+                    list(experiments.conduct(TINY, elsewhere, "cpu"))
+        trained = {path.parent.name for path in (tmp_path / place).rglob("weights.safetensors")}
+        assert trained == expected.keys()  # the other processes did the work
+        assert contents(elsewhere) == expected
+
+
+def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeypatch):
+    save, epochs = train._save, []
+
+    def save_and_stop(path, *arguments):
+        save(path, *arguments)
+        epochs.append(path.stem)
+        if len(epochs) == 3:  # the second trial after its first epoch
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "_save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        conduct(store)
+    assert len(list(store.iterdir())) == 1
+    assert conduct(store)[0] == "1 of 3 runs are stored already"
+    assert len(epochs) == 6 and len(experiments.stored("tiny")) == 3
+
+
+def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):
+    old = TINY._replace(trials=[Trial("old", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)])
+    list(experiments.conduct(old, store, "cpu", 1))
+    (superseded,) = store.iterdir()
+    work = experiments.conduct(TINY, store, "cpu", 1)
+    next(work), next(work)
+    assert superseded.exists()
+    list(work)
+    assert not superseded.exists() and len(list(store.iterdir())) == 3
+
+
+def test_a_missing_run_is_named(store):
+    with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs .* 'as it is' with seed 0: run `make tiny`"):
+        experiments.stored("tiny")
+
+
+def test_every_trial_is_another_run():
+    for experiment in experiments.EXPERIMENTS.values():
+        assert len({trial[1:] for trial in experiment.trials}) == len(experiment.trials)
+
+
+@pytest.mark.parametrize(("arguments", "says"), [
+    (["tiny"], "invalid choice: 'tiny'"),
+    (["seeds", "--device", "tpu"], "invalid choice: 'tpu'"),
+    (["seeds", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
+])  # fmt: skip
+def test_the_command_fails_with_one_line(arguments, says):
+    command = [sys.executable, "-m", "helpers.experiments", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=config.ROOT, env=os.environ)
+    assert done.returncode != 0 and says in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
