@@ -169,6 +169,15 @@ def table(name: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def spread(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a label of a table of trials, in their order: n, and mean and deviation of accuracy, loss and gap.
+
+    The sample deviation, with n - 1, is left out of a group of one.
+    """
+    groups = rows.groupby("label", sort=False)[["accuracy", "loss", "gap"]]
+    return pd.concat([groups.size().rename("n"), groups.mean(), groups.std().add_suffix("_std")], axis=1)
+
+
 def main() -> None:
     """Conduct an experiment from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])

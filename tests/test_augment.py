@@ -62,7 +62,8 @@ def test_shift_is_a_crop_of_the_padded_image(images, interpolation):
         reference.crop(reference.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
         for x, (dx, dy) in zip(images, shift, strict=True)
     ])  # fmt: skip
-    torch.testing.assert_close(augment.warp(images, degrees, shift.float(), flip, interpolation), expected, atol=1e-5, rtol=0)
+    warped = augment.warp(images, degrees, shift.float(), flip, interpolation)
+    torch.testing.assert_close(warped, expected, atol=1e-5, rtol=0)
 
 
 @interpolations

@@ -1,0 +1,239 @@
+"""`make verify`: every number of results.json, computed a second time and compared.
+
+The weights classify the images again, and scikit-learn, SciPy and pandas score the answers by other code than the
+notebooks': agreement means that the numbers are those of the stored runs, and that two implementations concur. A number
+that this file does not compute counts as a disagreement.
+"""
+
+import json
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import scipy.optimize
+import scipy.special
+import scipy.stats
+import sklearn.metrics
+
+from helpers import config, data, experiments, inference, runs
+from helpers.config import CLASSES, NETWORKS
+
+TOLERANCE = 2e-4  # relative, or absolute below 1: float32 on another processor, and six recorded digits
+COUNT_TOLERANCE = 3  # images whose confidence lies on a threshold, or whose two best classes tie
+BOOTSTRAP_TOLERANCE = 0.2  # of the width of an interval: other draws of the same bootstrap
+
+
+class Disagreement(ValueError):
+    """A published number is not what the stored runs give."""
+
+
+def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
+    """The numbers of metrics.summary, without the bootstrap intervals."""
+    p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    predicted, confidence = p.argmax(1), p.max(1)
+    right = predicted == labels
+    interval = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
+    order = np.argsort(-confidence, kind="stable")
+    classes = range(p.shape[1])
+    return {
+        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+        "accuracy_low": interval.low, "accuracy_high": interval.high,
+        "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0),
+        "nll": sklearn.metrics.log_loss(labels, p, labels=classes),
+        "brier": sklearn.metrics.brier_score_loss(labels, p, labels=classes, scale_by_half=False),
+        "ece": _ece(confidence, right),
+        "ece_floor": _floor(confidence),
+        "classwise_ece": np.mean([_ece(p[:, k], labels == k) for k in classes]),
+        "mean_confidence": confidence.mean(),
+        "wrong_above_90": int((~right & (confidence > 0.9)).sum()),
+        "wrong_above_99": int((~right & (confidence > 0.99)).sum()),
+        "aurc": np.mean(np.cumsum(~right[order]) / np.arange(1, len(right) + 1)),
+    }  # fmt: skip
+
+
+def _ece(probability, outcome) -> float:
+    bins = pd.cut(probability, np.linspace(0, 1, 16), include_lowest=True)
+    table = pd.DataFrame({"p": probability, "y": outcome.astype(float)}).groupby(bins, observed=True)
+    return float(((table["p"].mean() - table["y"].mean()).abs() * table.size()).sum() / len(outcome))
+
+
+def _floor(confidence) -> float:
+    """The ECE of 100 sets of outcomes drawn from the confidences, as the notebooks draw them."""
+    rng = np.random.default_rng(0)
+    return float(np.mean([_ece(confidence, rng.random(len(confidence)) < confidence) for _ in range(100)]))
+
+
+def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The divisor of the logits of least cross-entropy, where the derivative by its inverse is zero."""
+    z = logits.astype(np.float64)
+
+    def slope(inverse):
+        p = scipy.special.softmax(inverse * z, axis=1)
+        return ((p * z).sum(1) - z[np.arange(len(z)), labels]).mean()
+
+    return 1 / scipy.optimize.brentq(slope, 0.05, 20)
+
+
+def bootstrap(logits: dict, labels: np.ndarray, draws: int = 200) -> dict:
+    """95 % intervals of macro-F1, loss and Brier score by network, each image weighted by how often it is drawn."""
+    n, result = len(labels), {}
+    weights = np.random.default_rng(1).multinomial(n, np.full(n, 1 / n), size=draws)
+    for name, z in logits.items():
+        p = scipy.special.softmax(z.astype(np.float64), axis=1)
+        each = {"nll": -np.log(p[np.arange(n), labels]), "brier": ((p - np.eye(10)[labels]) ** 2).sum(1)}
+        drawn = {key: weights @ values / n for key, values in each.items()}
+        truth, answer = np.eye(10)[labels], np.eye(10)[p.argmax(1)]
+        drawn["macro_f1"] = (2 * weights @ (truth * answer) / (weights @ (truth + answer))).mean(1)
+        result[name] = {f"{key}_{end}": np.quantile(values, q) for key, values in drawn.items()
+                        for end, q in (("low", 0.025), ("high", 0.975))}  # fmt: skip
+    return result
+
+
+def recompute() -> dict:
+    """Everything that results.json holds, from reports/runs, reports/experiments and CIFAR-10."""
+    networks = {name: runs.published(name) for name in NETWORKS}
+    (training, validation), test = data.train_validation("full"), data.test("full")
+    shown = {"training": data.Part(*(array[:10_000] for array in training)), "validation": validation, "test": test}
+    z = {part: {name: inference.infer(run.model, images).logits for name, run in networks.items()}
+         for part, (images, _) in shown.items()}  # fmt: skip
+    divisor = {name: temperature(z["validation"][name], validation.labels) for name in networks}
+    intervals = bootstrap(z["test"], test.labels)
+    right = {name: z["test"][name].argmax(1) == test.labels for name in networks}
+    only = [int((right[a] & ~right[b]).sum()) for a, b in (NETWORKS, NETWORKS[::-1])]
+    f1 = {name: dict(zip(CLASSES, sklearn.metrics.f1_score(test.labels, z["test"][name].argmax(1), average=None),
+                         strict=True)) for name in networks}  # fmt: skip
+    by_class = {name: np.array(list(values.values())) for name, values in f1.items()}
+    return {
+        "data": {"training": len(training.labels), "validation": len(validation.labels), "test": len(test.labels)},
+        "runs": {name: runs.facts(run) for name, run in networks.items()},
+        "validation": {name: scores(z["validation"][name], validation.labels)
+                       | by_kind(z["validation"][name].argmax(1) == validation.labels, validation.labels)
+                       | {"training": np.mean(z["training"][name].argmax(1) == shown["training"].labels)}
+                       for name in networks},
+        "test": {name: scores(z["test"][name], test.labels) | intervals[name] for name in networks},
+        "f1": f1,
+        "comparison": {
+            "only_a": only[0], "only_b": only[1], "p_value": scipy.stats.binomtest(only[0], sum(only)).pvalue,
+            "top5_share": {name: top_pairs_share(z["test"][name], test.labels) for name in networks},
+            "f1_range": {name: np.ptp(values) for name, values in by_class.items()},
+            "f1_deviation": {name: values.std() for name, values in by_class.items()},
+        },
+        "confidence": {name: confidence(z["test"][name], divisor[name], test.labels) for name in networks},
+        **evidence(networks, z["test"], test.labels),
+    }  # fmt: skip
+
+
+def by_kind(right: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy on animals and on vehicles."""
+    animal = np.isin(labels, config.ANIMALS)
+    return {"animals": right[animal].mean(), "vehicles": right[~animal].mean()}
+
+
+def top_pairs_share(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The share of all errors in the five pairs of classes that are confused most, in both directions."""
+    pairs = pd.DataFrame(np.sort(np.column_stack([labels, logits.argmax(1)]))).value_counts()
+    errors = pairs[[a != b for a, b in pairs.index]]
+    return errors.nlargest(5).sum() / errors.sum()
+
+
+def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray) -> dict:
+    """What section 5 publishes of one network."""
+    keys = ("ece", "ece_floor", "classwise_ece", "nll", "brier", "wrong_above_90", "wrong_above_99")
+    before, after = scores(logits, labels), scores(logits / divisor, labels)
+    p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    order = np.argsort(-p.max(1), kind="stable")
+    errors = np.cumsum(p.argmax(1)[order] != labels[order])
+    answered = np.arange(1, len(labels) + 1)
+    return {
+        "temperature": divisor, "aurc": before["aurc"],
+        "before": {key: before[key] for key in keys}, "after": {key: after[key] for key in keys},
+        "coverage_at_1": answered[errors <= 0.01 * answered].max(initial=0) / len(labels),
+    }  # fmt: skip
+
+
+def evidence(networks: dict, z: dict, labels: np.ndarray) -> dict:
+    """Means and deviations of the stored experiments: seeds on the test images, the others on validation."""
+    repeated = {"BaselineNet": [z["BaselineNet"]], "ImprovedNet": []}
+    for trial, run in experiments.stored("seeds"):
+        repeated[trial.network].append(run.logits["test"])
+    seeds = {}
+    for name, logits in repeated.items():
+        each = pd.DataFrame([scores(one, labels) for one in logits])
+        seeds[name] = {"n": len(each)}
+        for key in ("accuracy", "macro_f1", "nll", "ece"):
+            seeds[name] |= {key: each[key].mean(), f"{key}_std": each[key].std()}
+    return {"seeds": seeds} | {name: by_label(name) for name in ("search", "ablation")}
+
+
+def by_label(name: str) -> dict:
+    """Of each kind of trial, mean and deviation over seeds of the scores at the kept checkpoints."""
+    rows = []
+    for trial, run in experiments.stored(name):
+        kept = run.history.sort_values("validation_loss", kind="stable").iloc[0]
+        accuracy, training = kept["validation_accuracy"], run.record["training_accuracy"]
+        rows.append((trial.label, accuracy, kept["validation_loss"], training - accuracy))
+    frame = pd.DataFrame(rows, columns=["label", "accuracy", "loss", "gap"])
+    groups = frame.groupby("label", sort=False)
+    mean, std = groups.mean(), groups.std().add_suffix("_std")
+    return {label: {"n": len(group), **mean.loc[label].to_dict(),
+                    **({} if len(group) == 1 else std.loc[label].to_dict())} for label, group in groups}  # fmt: skip
+
+
+def compare(published: dict, computed: dict) -> list[str]:
+    """One line for each number that differs beyond its tolerance, is missing, or was not computed."""
+    published, computed = flat(published), flat(computed)
+    problems = [f"{key}: published, but not computed" for key in published.keys() - computed.keys()]
+    problems += [f"{key}: computed, but not published" for key in computed.keys() - published.keys()]
+    for key in published.keys() & computed.keys():
+        ours, theirs = computed[key], published[key]
+        if not agree(key, ours, theirs, published):
+            problems.append(f"{key}: published {theirs}, computed {ours:.6g}" if isinstance(ours, float) else
+                            f"{key}: published {theirs}, computed {ours}")  # fmt: skip
+    return sorted(problems)
+
+
+def agree(key: str, ours, theirs, published: dict) -> bool:
+    """Whether a computed and a published value are the same within the tolerance of their kind."""
+    if isinstance(ours, str | bool | None) or key.startswith(("runs.", "data.")):
+        return ours == theirs or (isinstance(ours, float) and math.isclose(ours, theirs, rel_tol=1e-5))
+    if isinstance(ours, int):
+        return abs(ours - theirs) <= COUNT_TOLERANCE
+    stem, _, end = key.rpartition("_")
+    if end in ("low", "high") and not stem.endswith("accuracy"):
+        return abs(ours - theirs) <= BOOTSTRAP_TOLERANCE * (published[f"{stem}_high"] - published[f"{stem}_low"])
+    return math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def flat(values: dict, prefix: str = "") -> dict:
+    """Nested dicts as one, keys joined by dots, NumPy scalars as Python's."""
+    result = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = value.item() if isinstance(value, np.generic) else value
+    return result
+
+
+def check(published: dict) -> int:
+    """Recompute all numbers; returns how many agree. Raises Disagreement naming the first few that do not."""
+    problems = compare(published, recompute())
+    if problems:
+        more = f"\n... and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise Disagreement(f"{len(problems)} published numbers do not verify:\n" + "\n".join(problems[:10]) + more)
+    return len(flat(published))
+
+
+def main() -> None:
+    """Verify the committed results.json."""
+    path = config.ROOT / "reports" / "results.json"
+    try:
+        count = check(json.loads(path.read_text()))
+    except (OSError, ValueError, data.DataError, runs.TrainingNeeded) as problem:
+        sys.exit(str(problem))
+    print(f"All {count} numbers of {path.name} verify.")
+
+
+if __name__ == "__main__":
+    main()
