@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import config
+from helpers import config, verify
 from helpers.report import ReportError, __main__, bibliography, publish, render
 from helpers.report.resolve import cell_options, resolve
 
@@ -261,7 +261,7 @@ def test_rendering_needs_executed_notebooks(project, capsys):
     assert "run without --render-only first" in capsys.readouterr().err
 
 
-def test_only_the_published_report_touches_readme(pair, tmp_path, monkeypatch):
+def test_only_the_published_report_touches_readme_once_its_numbers_verify(pair, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(config, "ROOT", tmp_path)
     monkeypatch.setattr(__main__, "REPORTS", tmp_path / "reports")
     monkeypatch.setattr(__main__, "DEFAULT_OUTPUT", {"full": tmp_path / "reports", "smoke": tmp_path / "reports/smoke"})
@@ -271,10 +271,21 @@ def test_only_the_published_report_touches_readme(pair, tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "META", tmp_path / "meta.yaml")
     publish.META.write_text("".join(f"{name}: {text}\n" for name, text in META.items()))
     elsewhere = ["--output", str(tmp_path / "elsewhere")]
-    for profile, other, touched in (("smoke", [], False), ("full", elsewhere, False), ("full", [], True)):
+
+    def check(values):
+        if not verified:
+            raise verify.Disagreement("1 published numbers do not verify")
+
+    monkeypatch.setattr(verify, "check", check)
+    for profile, other, verified, touched in (
+        ("smoke", [], False, False), ("full", elsewhere, False, False), ("full", [], False, False), ("full", [], True, True),
+    ):  # fmt: skip
         executed = config.CACHE / "executed" / profile
         executed.mkdir(parents=True, exist_ok=True)
         for name, nb in pair.items():
             nbformat.write(nb, executed / f"{name}.ipynb")
-        assert __main__.main(["--profile", profile, "--render-only", *other]) == 0
+        failed = profile == "full" and not other and not verified
+        assert __main__.main(["--profile", profile, "--render-only", *other]) == failed
+        assert ("do not verify" in capsys.readouterr().err) == failed
         assert ("ImprovedNet" in readme.read_text()) == touched
+        assert (tmp_path / "reports" / "report.html").exists() == touched

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import config
+from helpers import config, runs, verify
 
 from . import ReportError, bibliography, execute, publish, render
 from .resolve import resolve
@@ -83,6 +83,9 @@ def build(executed, output, profile, readme=None):
             for name, notebook in resolved.items():
                 nbformat.write(notebook, built / "notebooks" / f"{name}.ipynb")
             (built / "results.json").write_text(publish.dump(values), encoding="utf-8")
+        if readme:
+            with _stage("verification"):
+                _verify(values)
         whole = render.join(resolved.values())
         for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
             with _stage(f"report{exporter.file_extension}"):
@@ -95,6 +98,14 @@ def build(executed, output, profile, readme=None):
         publish.put_all(built, output)
     if readme:
         readme.write_text(new_readme, encoding="utf-8")
+
+
+def _verify(values):
+    """What is to be published must be what the stored runs give, computed by other code."""
+    try:
+        verify.check(values)
+    except (ValueError, runs.TrainingNeeded) as error:
+        raise ReportError(str(error)) from None
 
 
 def _options(arguments):
