@@ -444,3 +444,34 @@ def risk_coverage(curves):
     _percent(ax.xaxis)
     _percent(ax.yaxis)
     return chart
+
+
+# ---------------------------------------------------------------- experiments
+
+
+def trials(rows, scores):
+    """A dot a trial and a line at the mean of each label, a panel a score; the first label is the yardstick.
+
+    rows: DataFrame, one row a trial, with the column label. scores: {column: title}, shares of 1. The band is the first
+    label's mean and, both ways, its deviation over seeds.
+    """
+    labels = list(dict.fromkeys(rows["label"]))
+    chart = Chart(WIDTH, 0.7 + 0.24 * len(labels))
+    axes = chart.subplots(1, len(scores), sharey=True, squeeze=False)[0]
+    for ax, (score, title) in zip(axes, scores.items(), strict=True):
+        first = rows.loc[rows["label"] == labels[0], score]
+        spread = first.std() if len(first) > 1 else 0
+        ax.axvspan(first.mean() - spread, first.mean() + spread, color="#E8EEF4", zorder=0)
+        for i, label in enumerate(labels):
+            values = rows.loc[rows["label"] == label, score]
+            colour = NETWORK_COLOURS["ImprovedNet"] if i == 0 else MUTED
+            ax.plot(values, [i] * len(values), "o", ms=4, mew=0, color=colour, alpha=0.6)
+            ax.plot([values.mean()], [i], "|", ms=13, mew=2, color=colour)
+        ax.set_xlabel(title)
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        _percent(ax.xaxis, decimals=None)
+        ax.tick_params(axis="y", length=0)
+    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].invert_yaxis()
+    return chart

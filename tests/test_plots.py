@@ -37,6 +37,8 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
+TRIALS = pd.DataFrame({"label": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
+                       "gap": np.linspace(0.02, 0.11, 6)})  # fmt: skip
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 
 CHARTS = {
@@ -56,6 +58,7 @@ CHARTS = {
         draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
     ),
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
+    "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
 RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities"}

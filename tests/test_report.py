@@ -278,7 +278,8 @@ def test_only_the_published_report_touches_readme_once_its_numbers_verify(pair, 
 
     monkeypatch.setattr(verify, "check", check)
     for profile, other, verified, touched in (
-        ("smoke", [], False, False), ("full", elsewhere, False, False), ("full", [], False, False), ("full", [], True, True),
+        ("smoke", [], False, False), ("full", elsewhere, False, False),
+        ("full", [], False, False), ("full", [], True, True),
     ):  # fmt: skip
         executed = config.CACHE / "executed" / profile
         executed.mkdir(parents=True, exist_ok=True)
