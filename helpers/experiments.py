@@ -73,9 +73,12 @@ START = TrainConfig(
     epochs=20, batch_size=64, optimizer="adamw", peak_rate=0.002, weight_decay=0.05, schedule="cosine", warmup_epochs=2,
     crop_padding=4, flip=0.5, rotation=5.0, interpolation="bilinear", jitter=0.1, erasing=0.2, label_smoothing=0.0,
 )  # fmt: skip
+SHARP = replace(START, interpolation="nearest")
 SEARCH = Experiment([
-    Trial("start", "ImprovedNet", START, 0),
-    Trial("rotate without blur (nearest pixel)", "ImprovedNet", replace(START, interpolation="nearest"), 0),
+    Trial("start: rotations interpolated", "ImprovedNet", START, 0),
+    Trial("rotations by the nearest pixel", "ImprovedNet", SHARP, 0),
+    Trial("... and no rotations", "ImprovedNet", replace(SHARP, rotation=0.0), 0),
+    Trial("... and label smoothing 0.1", "ImprovedNet", replace(SHARP, label_smoothing=0.1), 0),
 ], images=22_500)  # fmt: skip
 
 EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION}

@@ -1,0 +1,76 @@
+"""Where a network looks: Grad-CAM, and the check that its maps depend on what the network has learnt."""
+
+import copy
+import warnings
+
+import numpy as np
+import scipy.stats
+import torch
+from captum.attr import LayerAttribution, LayerGradCam
+from torch import nn
+
+from helpers.inference import normalise, to_unit
+
+
+def last_block(model: nn.Sequential) -> nn.ReLU:
+    """The ReLU that ends the last convolution block: the last one before the last max-pooling. Else ValueError.
+
+    Its maps are the last with a place in the image; before the pooling there are four times as many places.
+    """
+    layers = list(model)
+    while layers and not isinstance(layers[-1], nn.MaxPool2d):
+        layers.pop()
+    relus = [layer for layer in layers if isinstance(layer, nn.ReLU)]
+    if not relus:
+        raise ValueError("Grad-CAM needs an nn.Sequential with a ReLU before its last max-pooling.")
+    return relus[-1]
+
+
+def grad_cam(model: nn.Sequential, images: np.ndarray, classes: np.ndarray, batch_size: int = 500) -> np.ndarray:
+    """Heat maps (n, 32, 32) in [0, 1]: which places speak for the class (Selvaraju et al. 2017, Grad-CAM).
+
+    images: (n, 32, 32, 3) uint8 RGB; classes: (n,) integers, the class to explain in each, predicted or not.
+    ReLU(sum_k a_k A_k), where A_k are the maps of the last convolution block and a_k the mean gradient of the class's
+    logit in A_k, enlarged bilinearly and divided by the maximum. A map without evidence for the class is all zero.
+    Leaves the model in eval mode and its gradients as they were. Raises ValueError unless there is one class an image.
+    """
+    classes = np.asarray(classes)
+    if len(images) == 0 or classes.shape != (len(images),) or classes.dtype.kind not in "iu":
+        raise ValueError(f"{len(images)} images need as many classes, not {classes.dtype} of shape {classes.shape}.")
+    device = next(model.parameters()).device
+    cam = LayerGradCam(model.eval(), last_block(model))
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).split(batch_size)
+    targets = torch.from_numpy(classes.astype(np.int64)).split(batch_size)
+    maps = []
+    for batch, target in zip(pixels, targets, strict=True):
+        coarse = cam.attribute(normalise(to_unit(batch.to(device))), target.to(device), relu_attributions=True)
+        maps.append(LayerAttribution.interpolate(coarse.detach(), images.shape[1:3], "bilinear")[:, 0].cpu())
+    maps = torch.cat(maps).numpy()
+    peak = maps.max(axis=(1, 2), keepdims=True)
+    return maps / np.where(peak > 0, peak, 1)
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """A copy, in eval mode, that has forgotten everything: all layers reset to PyTorch's own random initialisation.
+
+    Maps that look the same for it show edges of the image, not what the network learnt (Adebayo et al. 2018).
+    """
+    forgetful = copy.deepcopy(model)
+    with torch.random.fork_rng(devices=[]):  # the random numbers of the caller go on as if nothing had happened
+        torch.manual_seed(seed)
+        for layer in forgetful.modules():
+            if hasattr(layer, "reset_parameters"):
+                layer.reset_parameters()
+    return forgetful.eval()
+
+
+def map_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's rank correlation (n,) in [-1, 1] of each map in a with its partner in b, both (n, h, w).
+
+    NaN where one of the two is constant, for instance all zero. Raises ValueError for different shapes.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"Maps can only be compared with as many of the same size, not {a.shape} with {b.shape}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)  # NaN says it
+        return np.array([scipy.stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)])
