@@ -111,6 +111,14 @@ def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):
     assert not superseded.exists() and len(list(store.iterdir())) == 3
 
 
+def test_damaged_logits_are_refused(store):
+    conduct(store)
+    logits = next(store.glob("*/logits.safetensors"))
+    logits.write_bytes(logits.read_bytes()[:-4] + b"1234")
+    with pytest.raises(runs.CorruptRun, match="logits.safetensors is missing or differs"):
+        experiments.stored("tiny")
+
+
 def test_a_missing_run_is_named(store):
     with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs .* 'as it is' with seed 0: run `make tiny`"):
         experiments.stored("tiny")

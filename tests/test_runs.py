@@ -112,7 +112,8 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        other = {"adamw": "sgd", "cosine": "constant"}[value] if isinstance(value, str) else value / 2
+        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear"}
+        other = others_of[value] if isinstance(value, str) else value / 2
         other = int(other) if field.type is int else other
         others.append(runs.identity("ImprovedNet", dataclasses.replace(cfg, **{field.name: other}), 0, digests))
     assert len({this, *others}) == 1 + 3 + 2 + len(dataclasses.fields(cfg))
@@ -151,7 +152,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("name", [*runs.FILES, "run.json"])
+@pytest.mark.parametrize("name", ["history.json", "weights.safetensors", "run.json"])
 @pytest.mark.parametrize("damage", [flip, truncate, empty, os.unlink])
 def test_a_damaged_file_is_named_and_refused(sample, folder, monkeypatch, name, damage):
     damage(folder / name)
@@ -263,9 +264,9 @@ def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, fa
     save = runs.save
     with monkeypatch.context() as patch:
 
-        def break_and_save(*arguments):  # not earlier: training replaces its state file by the same means
+        def break_and_save(*arguments, **tensors):  # not earlier: training replaces its state file by the same means
             patch.setattr(f"helpers.runs.{failing}", fail)
-            save(*arguments)
+            save(*arguments, **tensors)
 
         patch.setattr(runs, "save", break_and_save)
         with pytest.raises(OSError, match="No space left"):
