@@ -129,17 +129,18 @@ def _gap(probability, outcome, bins):
 
 
 def reliability(logits, labels, bins=BINS):
-    """DataFrame, one row a non-empty bin (lower, upper] of the confidence: lower, upper, count, confidence, accuracy.
-
-    The last two are means within the bin, 0..1.
+    """DataFrame, one row a non-empty bin (lower, upper] of the confidence, with the columns lower, upper and count,
+    the means confidence and accuracy within the bin, 0..1, and the 95 % Wilson interval low, high of the accuracy.
     """
     count, confidences, corrects = _bin_sums(*_outcome(logits, labels), bins)
     edges = np.linspace(0, 1, bins + 1)
     table = pd.DataFrame({"lower": edges[:-1], "upper": edges[1:], "count": count})
     table = table[count > 0]
+    intervals = [wilson(corrects[i], count[i]) for i in table.index]
     return table.assign(
-        confidence=confidences[table.index] / table["count"], accuracy=corrects[table.index] / table["count"]
-    ).reset_index(drop=True)
+        confidence=confidences[table.index] / table["count"], accuracy=corrects[table.index] / table["count"],
+        low=[low for low, _ in intervals], high=[high for _, high in intervals],
+    ).reset_index(drop=True)  # fmt: skip
 
 
 def ece(logits, labels, bins=BINS):

@@ -142,7 +142,7 @@ def class_examples(images, labels, per_class=8):
     """One row a class: its first `per_class` images. images (n, h, w, 3), uint8 or floats in 0..1; labels (n,) int."""
     firsts = [np.flatnonzero(np.asarray(labels) == k)[:per_class] for k in range(len(CLASSES))]
     shown = _images(np.asarray(images)[np.concatenate(firsts)])  # only these: all as floats would take a gigabyte
-    return _mosaic(np.split(shown, np.cumsum([len(first) for first in firsts])[:-1]), 0.36, CLASSES)
+    return _mosaic(np.split(shown, np.cumsum([len(first) for first in firsts])[:-1]), 0.27, CLASSES)
 
 
 def augmentations(rows):
@@ -196,7 +196,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 2.9), _colours(histories)
+    chart, colours = Chart(WIDTH, 2.4), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
@@ -396,22 +396,77 @@ def probabilities(images, probabilities, labels):
     return chart
 
 
+def confusion_change(before, after):
+    """Errors gained (red) and lost (blue) between two confusion matrices (K, K) of the same images, rows true."""
+    change = (np.asarray(after) - np.asarray(before)).astype(float)
+    np.fill_diagonal(change, np.nan)
+    most = np.nanmax(np.abs(change))
+    texts = [["" if not x or np.isnan(x) else f"{x:+.0f}" for x in row] for row in change]
+    chart = Chart(4.6, 3.9)
+    ax = chart.subplots()
+    seaborn.heatmap(change, ax=ax, cmap="RdBu_r", vmin=-most, vmax=most, annot=texts, fmt="", square=True,
+                    annot_kws={"fontsize": 7}, linewidths=0.5, xticklabels=CLASSES, yticklabels=CLASSES,
+                    cbar_kws={"label": "images", "shrink": 0.7})  # fmt: skip
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.tick_params(length=0)
+    ax.grid(False)
+    return chart
+
+
+def robustness(rows):
+    """Accuracy against severity: a panel of the mean over corruptions, then one a corruption; a line a network.
+
+    rows: DataFrame of network, corruption, severity (0 is the images as they are) and accuracy (0..1).
+    """
+    names, networks = list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
+    columns = 5
+    chart, colours = Chart(WIDTH, 1.45 * -(-(len(names) + 1) // columns) + 0.2), _colours(networks)
+    axes = chart.subplots(-(-(len(names) + 1) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for ax, name in zip(axes, ["mean of all", *names], strict=False):
+        for network in networks:
+            mine = rows[rows["network"] == network]
+            mine = mine if name == "mean of all" else mine[mine["corruption"] == name]
+            line = mine.groupby("severity")["accuracy"].mean()
+            ax.plot(line.index, line, "-o", ms=2.5, color=colours[network], label=network)
+        ax.set_title(name, fontsize=8, weight="bold" if name == "mean of all" else "normal")
+        ax.set(ylim=(0, 1), xticks=range(0, 6), yticks=(0, 0.5, 1))
+        _percent(ax.yaxis)
+    for ax in axes[len(names) + 1 :]:
+        ax.remove()
+    chart.supxlabel("severity (0: images as they are)", fontsize=8.5)
+    chart.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(networks))
+    return chart
+
+
 # ---------------------------------------------------------------- confidence
+
+
+def saliency(images, maps):
+    """The images, and below them a row of heat maps over grey for each name: maps {name: (n, h, w) in 0..1}."""
+    images = _images(images)
+    grey = images @ np.array([0.299, 0.587, 0.114])
+    rows = [images]
+    for heat in maps.values():
+        colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
+        rows.append(0.45 * grey[..., None] + 0.55 * colour)
+    longest = max(map(len, ("image", *maps)))
+    return _mosaic(rows, min(0.6, (WIDTH - 0.15 - 0.07 * longest) / len(images)), ["image", *maps])
 
 
 def reliability(tables):
     """Accuracy against confidence by bin, a column a model; below it the share of images in each bin.
 
-    tables maps a model to its DataFrame from metrics.reliability. On the diagonal confidence is what it promises.
-    Bins of fewer than 20 images have hollow points. What follows a comma in a name ("BaselineNet, T = 1.2") goes on a
-    line of its own.
+    tables maps a model to its DataFrame from metrics.reliability. On the diagonal confidence is what it promises; the
+    vertical lines are 95 % intervals. Bins of fewer than 20 images have hollow points. What follows a comma in a name
+    ("BaselineNet, T = 1.2") goes on a line of its own.
     """
-    chart, colours = Chart(WIDTH / max(2, len(tables)) * len(tables), 3.4), _colours(n.split(",")[0] for n in tables)
+    chart, colours = Chart(WIDTH / max(2, len(tables)) * len(tables), 2.9), _colours(n.split(",")[0] for n in tables)
     axes = chart.subplots(2, len(tables), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for (top, bottom), (name, table) in zip(axes.T, tables.items(), strict=True):
         width, left, colour = table["upper"] - table["lower"], table["lower"], colours[name.split(",")[0]]
         top.bar(left, table["accuracy"], width, align="edge", color=colour, alpha=0.3, edgecolor="white")
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
+        top.vlines(table["confidence"], table["low"], table["high"], color=colour, linewidth=1)
         top.plot(table["confidence"], table["accuracy"], "-", color=colour)
         for rows, fill in ((table[table["count"] >= FEW], colour), (table[table["count"] < FEW], "white")):
             top.plot(rows["confidence"], rows["accuracy"], "o", color=colour, markerfacecolor=fill, markersize=3.5,

@@ -16,7 +16,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from helpers import config, data, experiments, inference, runs
+from helpers import config, data, experiments, explain, features, inference, robustness, runs, traps
 from helpers.config import CLASSES, NETWORKS
 
 TOLERANCE = 2e-4  # relative, or absolute below 1: float32 on another processor, and six recorded digits
@@ -121,6 +121,7 @@ def recompute() -> dict:
         },
         "confidence": {name: confidence(z["test"][name], divisor[name], test.labels) for name in networks},
         **evidence(networks, z["test"], test.labels),
+        **analysis(networks, z["test"], shown),
     }  # fmt: skip
 
 
@@ -164,6 +165,66 @@ def evidence(networks: dict, z: dict, labels: np.ndarray) -> dict:
         for key in ("accuracy", "macro_f1", "nll", "ece"):
             seeds[name] |= {key: each[key].mean(), f"{key}_std": each[key].std()}
     return {"seeds": seeds} | {name: by_label(name) for name in ("search", "ablation")}
+
+
+def analysis(networks: dict, z: dict, shown: dict) -> dict:
+    """What sections 3 to 5 measure with the helpers named here, once more."""
+    models = {name: run.model for name, run in networks.items()}
+    validation, test = shown["validation"], shown["test"]
+    some = data.Part(*(array[:2_000] for array in test))
+    corrupted = robustness.under_corruption(models, some).query("severity > 0")
+    cues = robustness.without_cues(models, some)
+    run = networks["ImprovedNet"]
+    mistakes = traps.traps(run.model, run.history, validation, config.TrainConfig(**run.record["config"]))
+    answers = {name: logits.argmax(1) for name, logits in z.items()}
+    p = {name: scipy.special.softmax(logits, axis=1) for name, logits in z.items()}
+    return {
+        "probe": {name: dict(zip(("pixels", "stage_1", "stage_2", "stage_3"),
+                                 features.linear_probe(model, shown["training"], validation), strict=True))
+                  for name, model in models.items()},
+        "traps": {row.mistake: {"correctly": row.correctly, "mistakenly": row.mistakenly}
+                  for row in mistakes.itertuples()},
+        "cues": {name: {f"{row.cue}, {row.strength} {row.unit}" if row.unit else row.cue: row.accuracy
+                        for row in cues.itertuples() if row.network == name} for name in models},
+        "robustness": {name: rows.groupby("corruption")[["accuracy", "ece"]].mean().T.to_dict()
+                       for name, rows in corrupted.groupby("network")},
+        "rescued": {a: rescued(p[a], answers[b], test.labels) for a, b in (NETWORKS, NETWORKS[::-1])},
+        "gradcam": saliency_check(run.model, test.images[:200], answers["ImprovedNet"][:200]),
+        "audit": label_audit(p, test.labels),
+    }  # fmt: skip
+
+
+def rescued(p: np.ndarray, other: np.ndarray, labels: np.ndarray) -> int:
+    """How many of the eight surest mistakes of a network another one gets right."""
+    order = np.argsort(-p.max(1), kind="stable")
+    worst = order[p.argmax(1)[order] != labels[order]][:8]
+    return int((other[worst] == labels[worst]).sum())
+
+
+def saliency_check(model, images: np.ndarray, classes: np.ndarray) -> dict:
+    """Median rank correlations of Grad-CAM maps with those of random networks, and with those of another image."""
+    maps = explain.grad_cam(model, images, classes)
+    random = [explain.grad_cam(explain.randomised(model, seed), images, classes) for seed in range(3)]
+    return {
+        "random_weights": np.mean([np.nanmedian(explain.map_similarity(maps, other)) for other in random]),
+        "other_image": np.nanmedian(explain.map_similarity(maps, np.roll(maps, 1, axis=0))),
+    }
+
+
+def label_audit(p: dict, labels: np.ndarray) -> dict:
+    """Confident learning written out: which labels are suspected, and how many confident mistakes are among them."""
+    suspected = {}
+    for name, each in p.items():
+        usual = np.array([each[labels == k, k].mean() for k in range(10)])  # of images with that label
+        above = np.where(each >= usual, each, -1)  # classes that reach it
+        best = np.where((above < 0).all(1), labels, above.argmax(1))
+        suspected[name] = (best != labels) & (each.argmax(1) != labels)
+    improved = p["ImprovedNet"]
+    sure = (improved.argmax(1) != labels) & (improved.max(1) > 0.9)
+    return {
+        "suspects": int(suspected["ImprovedNet"].sum()), "by_both": int(np.logical_and(*suspected.values()).sum()),
+        "wrong_above_90": int(sure.sum()), "on_suspects": int((sure & suspected["ImprovedNet"]).sum()),
+    }  # fmt: skip
 
 
 def by_label(name: str) -> dict:

@@ -39,6 +39,9 @@ def history(epochs):
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
 TRIALS = pd.DataFrame({"label": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
                        "gap": np.linspace(0.02, 0.11, 6)})  # fmt: skip
+SEVERITIES = pd.DataFrame([
+    {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
+    for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])  # fmt: skip
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 
 CHARTS = {
@@ -58,6 +61,9 @@ CHARTS = {
         draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
     ),
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
+    "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
+    "robustness": lambda: plots.robustness(SEVERITIES),
+    "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }

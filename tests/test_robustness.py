@@ -1,0 +1,59 @@
+"""Accuracy on changed images, and linear probes."""
+
+import numpy as np
+import pytest
+
+from helpers import corruptions, features, metrics, models, robustness
+from helpers.data import Part
+from helpers.inference import infer
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return {name: models.build(name, seed=1) for name in ("BaselineNet", "ImprovedNet")}
+
+
+def test_every_corruption_at_every_severity(networks, sample):
+    part = Part(*(array[:20] for array in sample[0]))
+    table = robustness.under_corruption(networks, part)
+    assert len(table) == 2 * 9 * 6 and table.groupby(["corruption", "severity"]).size().eq(2).all()
+    row = table.query("network == 'ImprovedNet' and corruption == 'contrast' and severity == 5").iloc[0]
+    logits = infer(networks["ImprovedNet"], corruptions.corrupt(part.images, "contrast", 5)).logits
+    assert row["accuracy"] == metrics.accuracy(logits, part.labels) and row["ece"] == metrics.ece(logits, part.labels)
+    clean = table.query("severity == 0").groupby("network")["accuracy"]
+    assert (clean.nunique() == 1).all()
+
+
+def test_every_cue(networks, sample):
+    part = Part(*(array[:20] for array in sample[0]))
+    table = robustness.without_cues(networks, part)
+    assert table["cue"].unique().tolist() == ["nothing", "colour", "shape", "pose", "place", "a square"]
+    assert len(table) == 2 * (1 + 1 + 2 + 3 + 3 + 3)
+    row = table.query("network == 'BaselineNet' and cue == 'place' and strength == 8").iloc[0]
+    logits = infer(networks["BaselineNet"], corruptions.shift(part.images, 8, 8)).logits
+    assert row["ece"] == metrics.ece(logits, part.labels)
+
+
+def test_features_are_those_after_each_pooling(networks, sample):
+    images = sample[0].images[:3]
+    shapes = [f.shape for f in features.stage_features(networks["ImprovedNet"], images, batch_size=2)]
+    assert shapes == [(3, 48), (3, 512), (3, 1024), (3, 2048)]
+    last = features.stage_features(networks["BaselineNet"], images)[3]
+    flat = list(networks["BaselineNet"])[:10]
+    x = features.normalise(features.to_unit(features.torch.from_numpy(images)))
+    for layer in flat:
+        x = layer(x)
+    np.testing.assert_allclose(last, x.detach().numpy(), rtol=1e-5)
+
+
+def test_a_probe_finds_what_is_linear():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 600).astype(np.uint8)
+    images = np.full((600, 32, 32, 3), 100, np.uint8)
+    images[np.arange(600), 0, 3 * labels.astype(int)] = 255  # the class is a place in the first row
+    images = np.maximum(images, rng.integers(0, 20, images.shape)).astype(np.uint8)
+    parts = Part(images[:400], labels[:400]), Part(images[400:], labels[400:])
+    on_pixels, *after = features.linear_probe(models.build("BaselineNet"), *parts)
+    chance = Part(images[400:], rng.permutation(labels[400:]))
+    assert on_pixels > 0.25 and len(after) == 3
+    assert features.linear_probe(models.build("BaselineNet"), parts[0], chance)[0] < 0.2

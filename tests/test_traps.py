@@ -1,0 +1,38 @@
+"""The mistakes are really made, and leave no trace."""
+
+import pandas as pd
+import pytest
+import torch
+
+from helpers import config, inference, models, train
+from helpers.traps import traps
+
+HISTORY = pd.DataFrame({"validation_loss": [0.5, 0.3, 0.4], "validation_accuracy": [0.7, 0.8, 0.9]})
+
+
+@pytest.fixture(scope="module")
+def trained(sample):
+    """A network that knows the 360 images by heart, so that every disturbance shows."""
+    cfg = train.plain(config.train_config("ImprovedNet", "smoke", epochs=12, batch_size=36))
+    weights = train.fit("ImprovedNet", cfg, sample[0], sample[0], 0, train.Device("cpu", torch.float32),
+                        log=lambda line: None).weights  # fmt: skip
+    model = models.build("ImprovedNet")
+    model.load_state_dict(weights)
+    return model
+
+
+def test_each_mistake_changes_what_it_says(trained, sample):
+    part, recipe = sample[0], config.IMPROVED
+    before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    table = traps(trained, HISTORY, part, recipe).set_index("mistake")
+    loss, accuracy = train.evaluate(trained, part)
+    first = table.iloc[0]
+    assert first["correctly"] == pytest.approx(loss) and first["mistakenly"] == pytest.approx(loss * 360 / 50_000)
+    assert (table["correctly"].iloc[1:4] - accuracy).abs().max() < 1e-6
+    assert table.loc["images augmented as in training", "mistakenly"] < accuracy - 0.02
+    assert table.loc["network left in training mode", "mistakenly"] < accuracy
+    assert table.loc["normalised by the deviations within images", "mistakenly"] != accuracy
+    assert table.iloc[4][["correctly", "mistakenly"]].tolist() == [0.8, 0.9]
+    assert not trained.training and all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
+    assert traps(trained, HISTORY, part, recipe).equals(table.reset_index())
+    assert inference.infer(trained, part.images[:4]).labels.shape == (4,)
