@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from helpers import metrics, verify
+from helpers import audit, metrics, verify
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +30,18 @@ def test_both_implementations_give_the_same_scores(answers):
         assert verify.top_pairs_share(z, labels) == pytest.approx(share)
         coverage = verify.confidence(z, 1.5, labels)["coverage_at_1"]
         assert coverage == pytest.approx(metrics.coverage_at_risk(z, labels, 0.01))
+
+
+def test_the_audit_written_out_suspects_what_cleanlab_suspects(answers):
+    labels, logits = answers
+    p = {name: metrics.softmax(z) for name, z in logits.items()}
+    suspects = {name: audit.suspects(each, labels).index for name, each in p.items()}
+    found = verify.label_audit(p, labels)
+    assert found["suspects"] == len(suspects["ImprovedNet"]) > 20
+    assert found["by_both"] == len(set(suspects["BaselineNet"]) & set(suspects["ImprovedNet"]))
+    worst = metrics.most_confident(logits["ImprovedNet"], labels, correct=False, count=8)
+    other = logits["BaselineNet"].argmax(1)
+    assert verify.rescued(p["ImprovedNet"], other, labels) == (other[worst] == labels[worst]).sum()
 
 
 def test_the_bootstrap_intervals_agree_within_their_tolerance(answers):

@@ -90,7 +90,8 @@ local function attach(blocks)
     if not id then
       out:insert(blocks[i])
     elseif #rest > 0 then                              -- an entry of the references
-      out:insert(pandoc.Div({ pandoc.Para(rest) }, { id, { 'reference' } }))
+      local small = pandoc.RawBlock('typst', '#set text(size: 10pt)')  -- within this block; HTML has its style sheet
+      out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' } }))
     elseif following.t == 'Header' then
       following.identifier = id
     elseif id:match '^eq' then
