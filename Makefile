@@ -15,7 +15,7 @@ READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(
 # The kernel "python3" is to be this environment's, not one registered in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help report quick verify retrain search seeds ablation test lab lint clean setup
+.PHONY: help report quick verify retrain search seeds ablation bench test lab lint clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -39,6 +39,9 @@ seeds: setup ## train both networks again from other seeds (1 hour; goes on wher
 ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on where it was stopped)
 search seeds ablation:
 	@$(PYTHON) -m helpers.experiments $@ $(OPTIONS)
+
+bench: setup ## time training beside the way such coursework is usually written (5 minutes)
+	@$(PYTHON) -m helpers.bench
 
 test: setup ## run the tests
 	@$(PYTHON) -m pytest -q

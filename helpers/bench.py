@@ -1,0 +1,173 @@
+"""`make bench`: how fast ImprovedNet trains here, beside the way such coursework is usually written.
+
+Contenders take turns in one process, so that whatever else the machine does meets all of them; the table gives the
+median over rounds and the range. What counts as usual: torchvision's transforms of the same recipe on one PIL image
+after another, a DataLoader with two workers, the default memory layout, float32.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import nn
+
+from helpers import config, data, models, train
+from helpers.config import IMPROVED, TrainConfig
+from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
+from helpers.torchvision_compat import transforms_v2 as T
+
+RESULT = config.ROOT / "reports" / "bench.json"
+NETWORK = "ImprovedNet"
+FLOAT32 = train.Device("cpu", torch.float32)
+
+
+class PILImages(torch.utils.data.Dataset):
+    """One transformed image and its label at a time, as coursework usually has it."""
+
+    def __init__(self, part: Part, cfg: TrainConfig):
+        self.part = part
+        self.transform = T.Compose([
+            T.RandomCrop(32, padding=cfg.crop_padding), T.RandomHorizontalFlip(cfg.flip),
+            T.RandomRotation(cfg.rotation), T.ColorJitter(cfg.jitter, cfg.jitter, cfg.jitter),
+            T.ToImage(), T.ToDtype(torch.float32, scale=True),
+            T.Normalize(CIFAR10_MEAN, CIFAR10_STD), T.RandomErasing(cfg.erasing),
+        ])  # fmt: skip
+
+    def __len__(self):
+        return len(self.part.labels)
+
+    def __getitem__(self, i):
+        return self.transform(Image.fromarray(self.part.images[i])), int(self.part.labels[i])
+
+
+def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[None]:
+    """Training steps in the usual way; batches of a random order."""
+    model = models.build(NETWORK).to(memory_format=torch.contiguous_format).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_rate, weight_decay=cfg.weight_decay)
+    criterion = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
+    loader = torch.utils.data.DataLoader(PILImages(part, cfg), batch_size=cfg.batch_size, shuffle=True, num_workers=2)
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        yield
+
+
+def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[None]:
+    """Training steps as the published runs take them."""
+    model = models.build(NETWORK).to(device.kind)
+    images, labels = train.to_tensors(part, device)
+    optimizer = train.make_optimizer(model, cfg)
+    for loss, _, _ in train.epoch_steps(model, optimizer, cfg, images, labels, 0, 1, device):
+        loss.item()  # waits for a GPU
+        yield
+
+
+def matmul_steps(size: int = 1024) -> Iterator[None]:
+    """Products of two float32 matrices, the arithmetic that a CPU does best."""
+    a, b = torch.rand(size, size), torch.rand(size, size)
+    while True:
+        torch.mm(a, b)
+        yield
+
+
+def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, Callable[[], Iterator[None]]]:
+    """What is timed, by its name in the table."""
+    found = {
+        "the usual way": lambda: usual_steps(part, cfg),
+        "ours, float32": lambda: our_steps(part, cfg, FLOAT32),
+        "ours, float32, no augmentation": lambda: our_steps(part, train.plain(cfg), FLOAT32),
+    }
+    if device != FLOAT32:
+        found[f"ours, {device.label.split('/')[1]}"] = lambda: our_steps(part, cfg, device)
+    return found
+
+
+def seconds_a_step(make: Callable[[], Iterator[None]], steps: int) -> float:
+    """Mean seconds a step, after a quarter as many steps to warm up (and to use up what workers prepared)."""
+    with closing(make()) as running:
+        for _ in islice(running, max(1, steps // 4)):
+            pass
+        began = time.perf_counter()
+        done = sum(1 for _ in islice(running, steps))
+        return (time.perf_counter() - began) / done
+
+
+def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, rounds: int) -> dict:
+    """Take turns `rounds` times; returns matmul_gflops and rows, one dict a contender, with median, low and high."""
+    taken, products = {name: [] for name in contenders(part, cfg, device)}, []
+    for _ in range(rounds):
+        for name, make in contenders(part, cfg, device).items():
+            taken[name].append(seconds_a_step(make, steps))
+        products.append(2 * 1024**3 / seconds_a_step(matmul_steps, steps) / 1e9)
+    work = 6 * models.macs(models.build(NETWORK)) * cfg.batch_size / 1e9  # GFLOP: 2 forward, 4 backward
+    peak, rows = float(np.median(products)), []
+    for name, seconds in taken.items():
+        rate = cfg.batch_size / np.array(seconds)
+        rows.append({
+            "what": name, "images_per_second": float(np.median(rate)), "low": float(rate.min()),
+            "high": float(rate.max()), "epoch_seconds": 45_000 / float(np.median(rate)),
+            "gflops": work / float(np.median(seconds)), "share_of_matmul": work / float(np.median(seconds)) / peak,
+            "times_usual": float(np.median(np.array(taken["the usual way"]) / seconds)),
+        })  # fmt: skip
+    return {"matmul_gflops": peak, "rows": rows}
+
+
+def peak_memory() -> float:
+    """Gigabytes that a process holds at most when it loads the data and trains ImprovedNet for 20 steps."""
+    code = "from helpers import bench; bench.train_a_little()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=config.ROOT)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+
+
+def train_a_little() -> None:
+    """Twenty steps of ImprovedNet on the CPU."""
+    training, _ = data.train_validation("full")
+    for _ in islice(our_steps(training, IMPROVED, train.pick_device("cpu")), 20):
+        pass
+
+
+def table(result: dict) -> pd.DataFrame:
+    """The rows for reading."""
+    rows = pd.DataFrame(result["rows"])
+    return pd.DataFrame({
+        "images/s": [f"{m:,.0f} [{low:,.0f}, {high:,.0f}]" for m, low, high in
+                     zip(rows["images_per_second"], rows["low"], rows["high"], strict=True)],
+        "s an epoch": rows["epoch_seconds"].round().astype(int), "GFLOP/s": rows["gflops"].round().astype(int),
+        "of matmul": [f"{share:.0%}" for share in rows["share_of_matmul"]],
+        "times the usual": [f"{ratio:.2f}" for ratio in rows["times_usual"]],
+    }).set_index(pd.Index(rows["what"], name="training ImprovedNet"))  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print, and store in reports/bench.json."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=40, help="steps a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    device = train.pick_device("cpu")
+    training, _ = data.train_validation("full")
+    memory = peak_memory()  # first: the children of the bench count too
+    result = measure(training, IMPROVED, device, options.steps, options.rounds)
+    result |= {"peak_memory_gb": memory, "device": train.device_name(device), "torch": torch.__version__,
+               "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(table(result).to_string())
+    print(f"float32 matrix product: {result['matmul_gflops']:.0f} GFLOP/s; peak memory {memory:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""The bench measures what it says, on a few steps."""
+
+import torch
+
+from helpers import bench, models
+from helpers.config import IMPROVED
+
+
+def test_every_contender_takes_steps_and_the_table_follows(sample):
+    result = bench.measure(sample[0], IMPROVED, bench.train.Device("cpu", torch.bfloat16), steps=1, rounds=1)
+    names = [row["what"] for row in result["rows"]]
+    assert names[:2] == ["the usual way", "ours, float32"] and names[-1] == "ours, bfloat16"
+    for row in result["rows"]:
+        work = 6 * models.macs(models.build("ImprovedNet")) * row["images_per_second"] / 1e9
+        assert abs(row["gflops"] / work - 1) < 1e-6 and row["low"] <= row["images_per_second"] <= row["high"]
+        assert abs(row["share_of_matmul"] * result["matmul_gflops"] / row["gflops"] - 1) < 1e-6
+    assert result["rows"][0]["times_usual"] == 1
+    assert bench.table(result).shape == (4, 5)
+
+
+def test_the_usual_way_learns(sample):
+    """It is a fair opponent: the same network, a full pass over the images, finite weights that move."""
+    steps = bench.usual_steps(sample[0], IMPROVED)
+    assert sum(1 for _ in steps) == -(-len(sample[0].labels) // IMPROVED.batch_size)
+    x, y = bench.PILImages(sample[0], IMPROVED)[3]
+    assert x.shape == (3, 32, 32) and x.dtype == torch.float32 and y == sample[0].labels[3]
