@@ -31,10 +31,10 @@ retrain: setup ## train every published run from scratch (hours; goes on where i
 	@$(PYTHON) -m helpers.runs retrain
 	@$(PYTHON) -m helpers.report --profile full
 
-verify: setup ## recompute every published number from weights, logits and data, and compare (2 minutes)
+verify: setup ## compute every published number again and compare (2 minutes)
 	@$(PYTHON) -m helpers.verify
 
-search: setup ## train the trials that the recipe was chosen from (1 hour; goes on where it was stopped)
+search: setup ## train the trials of interpolation and label smoothing (1 hour; goes on where it was stopped)
 seeds: setup ## train both networks again from other seeds (1 hour; goes on where it was stopped)
 ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on where it was stopped)
 search seeds ablation:

@@ -7,6 +7,7 @@ after another, a DataLoader with two workers, the default memory layout, float32
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -51,8 +52,8 @@ class PILImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.part.images[i])), int(self.part.labels[i])
 
 
-def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[None]:
-    """Training steps in the usual way; batches of a random order."""
+def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[float]:
+    """One epoch of training steps in the usual way; yields their losses."""
     model = models.build(NETWORK).to(memory_format=torch.contiguous_format).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_rate, weight_decay=cfg.weight_decay)
     criterion = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
@@ -62,18 +63,16 @@ def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[None]:
         loss = criterion(model(x), y)
         loss.backward()
         optimizer.step()
-        loss.item()
-        yield
+        yield loss.item()
 
 
-def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[None]:
-    """Training steps as the published runs take them."""
+def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[float]:
+    """One epoch of training steps as the published runs take them; yields their losses."""
     model = models.build(NETWORK).to(device.kind)
     images, labels = train.to_tensors(part, device)
     optimizer = train.make_optimizer(model, cfg)
     for loss, _, _ in train.epoch_steps(model, optimizer, cfg, images, labels, 0, 1, device):
-        loss.item()  # waits for a GPU
-        yield
+        yield loss.item()  # which waits for a GPU
 
 
 def matmul_steps(size: int = 1024) -> Iterator[None]:
@@ -84,7 +83,7 @@ def matmul_steps(size: int = 1024) -> Iterator[None]:
         yield
 
 
-def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, Callable[[], Iterator[None]]]:
+def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, Callable[[], Iterator]]:
     """What is timed, by its name in the table."""
     found = {
         "the usual way": lambda: usual_steps(part, cfg),
@@ -96,7 +95,7 @@ def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, 
     return found
 
 
-def seconds_a_step(make: Callable[[], Iterator[None]], steps: int) -> float:
+def seconds_a_step(make: Callable[[], Iterator], steps: int) -> float:
     """Mean seconds a step, after a quarter as many steps to warm up (and to use up what workers prepared)."""
     with closing(make()) as running:
         for _ in islice(running, max(1, steps // 4)):
@@ -119,7 +118,7 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
         rate = cfg.batch_size / np.array(seconds)
         rows.append({
             "what": name, "images_per_second": float(np.median(rate)), "low": float(rate.min()),
-            "high": float(rate.max()), "epoch_seconds": 45_000 / float(np.median(rate)),
+            "high": float(rate.max()), "epoch_seconds": len(part.labels) / float(np.median(rate)),
             "gflops": work / float(np.median(seconds)), "share_of_matmul": work / float(np.median(seconds)) / peak,
             "times_usual": float(np.median(np.array(taken["the usual way"]) / seconds)),
         })  # fmt: skip
@@ -127,7 +126,7 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
 
 
 def peak_memory() -> float:
-    """Gigabytes that a process holds at most when it loads the data and trains ImprovedNet for 20 steps."""
+    """GiB that a process holds at most when it loads the data and trains ImprovedNet for 20 steps."""
     code = "from helpers import bench; bench.train_a_little()"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=config.ROOT)
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
@@ -158,16 +157,24 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if options.rounds < 1 or not 1 <= options.steps <= 500:  # a turn and its warm-up must fit into an epoch
+        parser.error("--rounds must be at least 1 and --steps between 1 and 500.")
     device = train.pick_device("cpu")
     training, _ = data.train_validation("full")
     memory = peak_memory()  # first: the children of the bench count too
     result = measure(training, IMPROVED, device, options.steps, options.rounds)
-    result |= {"peak_memory_gb": memory, "device": train.device_name(device), "torch": torch.__version__,
+    result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
                "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    RESULT.with_suffix(".partial").write_text(json.dumps(result, indent=1) + "\n")
+    os.replace(RESULT.with_suffix(".partial"), RESULT)
     print(table(result).to_string())
-    print(f"float32 matrix product: {result['matmul_gflops']:.0f} GFLOP/s; peak memory {memory:.2f} GB")
+    print(f"float32 matrix product: {result['matmul_gflops']:.0f} GFLOP/s; peak memory {memory:.2f} GiB")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (data.DataError, OSError, subprocess.CalledProcessError) as problem:
+        raise SystemExit(str(problem)) from None
+    except KeyboardInterrupt:
+        raise SystemExit("Stopped; nothing was stored.") from None

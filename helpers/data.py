@@ -53,6 +53,11 @@ class Part(NamedTuple):
     labels: np.ndarray
 
 
+def first(part: Part, count: int) -> Part:
+    """The first `count` images of a part and their labels."""
+    return Part(part.images[:count], part.labels[:count])
+
+
 class DataError(RuntimeError):
     """CIFAR-10 is not to be had, or is not what it should be."""
 

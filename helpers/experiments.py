@@ -2,13 +2,15 @@
 
 What is stored is not trained again, and what was interrupted goes on after its last finished epoch. joblib runs the
 trials in processes of this machine or, with --cluster, on the workers of a Dask cluster; what a worker finds travels
-back, so the machines need not share a disk.
+back, so the machines need not share a disk. (Without a shared cache folder, an interrupted trial goes on only if the
+machine that began it takes it up again.)
 """
 
 import argparse
 import contextlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -87,14 +89,14 @@ EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION}
 def parts_of(experiment: Experiment) -> tuple[Part, Part]:
     """The training images of an experiment, and all validation images."""
     training, validation = data.train_validation(experiment.profile)
-    return Part(*(array[: experiment.images] for array in training)), validation
+    return data.first(training, experiment.images), validation
 
 
 def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Run]:
     """Train a trial in the cache of the machine where this runs, or load it from there.
 
-    The run has the logits that the experiment keeps. Its record gains `training_accuracy`, that of the kept checkpoint
-    on the first 5,000 training images without augmentation.
+    The run comes without its model, but with the logits that the experiment keeps. Its record gains `images`, how many
+    it was trained on, and `training_accuracy`, that of the kept checkpoint on the first 5,000 of them, not augmented.
     """
     training, validation = parts = parts_of(experiment)
     folder = config.CACHE / "runs" / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
@@ -103,10 +105,11 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     else:
         run = runs.train_run(trial.network, trial.config, experiment.profile, trial.seed, train.pick_device(device),
                              parts, folder.parent, quiet=True)  # fmt: skip
-    _, accuracy = train.evaluate(run.model, Part(*(array[:5_000] for array in training)))
+    _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
     shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
     return trial, run._replace(
-        record={**run.record, "training_accuracy": accuracy},
+        model=None,
+        record={**run.record, "images": len(training.labels), "training_accuracy": accuracy},
         logits={name: inference.infer(run.model, part.images).logits for name, part in shown.items()},
     )
 
@@ -120,7 +123,8 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
     parts = parts_of(experiment)
     folders = {trial: store / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
                for trial in experiment.trials}  # fmt: skip
-    missing = [trial for trial, folder in folders.items() if not folder.exists()]
+    wanted = "logits.safetensors" if experiment.keep_logits else "run.json"
+    missing = [trial for trial, folder in folders.items() if not (folder / wanted).exists()]
     yield f"{len(folders) - len(missing)} of {len(folders)} runs are stored already"
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
     work = parallel(joblib.delayed(train_trial)(trial, experiment, device) for trial in missing)
@@ -132,7 +136,7 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
         accuracy, minutes = at_checkpoint(run)["validation_accuracy"], run.record["seconds"] / 60
         yield (f"{done} of {len(missing)}: {trial.label}, seed {trial.seed}: validation {accuracy:.2%}, "
                f"{minutes:.1f} min")  # fmt: skip
-    for superseded in set(store.iterdir()) - set(folders.values()):
+    for superseded in set(store.glob("*-*")) - set(folders.values()):
         shutil.rmtree(superseded)
 
 
@@ -143,9 +147,12 @@ def at_checkpoint(run: runs.Run) -> pd.Series:
 
 def stored(name: str) -> list[tuple[Trial, runs.Run]]:
     """The trials of an experiment with their runs, verified. Raises TrainingNeeded if one is missing."""
-    kept = [runs.load(folder) for folder in sorted((config.EXPERIMENTS / name).glob("*-*"))]
-    by_content = {(run.record["network"], TrainConfig(**run.record["config"]), run.record["seed"]): run for run in kept}
-    trials = EXPERIMENTS[name].trials
+    experiment, by_content = EXPERIMENTS[name], {}
+    for run in map(runs.load, sorted((config.EXPERIMENTS / name).glob("*-*"))):
+        current = run.record["images"] == experiment.images and run.record["recipe"] == train.RECIPE
+        if current and (run.logits or not experiment.keep_logits):
+            by_content[run.record["network"], TrainConfig(**run.record["config"]), run.record["seed"]] = run
+    trials = experiment.trials
     missing = [trial for trial in trials if trial[1:] not in by_content]
     if missing:
         raise runs.TrainingNeeded(
@@ -156,7 +163,7 @@ def stored(name: str) -> list[tuple[Trial, runs.Run]]:
 
 
 def table(name: str) -> pd.DataFrame:
-    """One row a trial: label, network, seed, epochs, kept epoch, and its scores at the kept checkpoint.
+    """One row a trial: label, seed, epochs, and accuracy and loss on validation at the kept checkpoint.
 
     `training` is the accuracy on training images without augmentation, and `gap` its lead over validation.
     """
@@ -164,10 +171,9 @@ def table(name: str) -> pd.DataFrame:
     for trial, run in stored(name):
         kept, training = at_checkpoint(run), run.record["training_accuracy"]
         rows.append({
-            "label": trial.label, "network": trial.network, "seed": trial.seed, "epochs": trial.config.epochs,
-            "kept epoch": int(kept["epoch"]), "accuracy": kept["validation_accuracy"],
-            "loss": kept["validation_loss"], "training": training, "gap": training - kept["validation_accuracy"],
-            "minutes": run.record["seconds"] / 60, "device": run.record["device"],
+            "label": trial.label, "seed": trial.seed, "epochs": trial.config.epochs,
+            "accuracy": kept["validation_accuracy"], "loss": kept["validation_loss"],
+            "training": training, "gap": training - kept["validation_accuracy"],
         })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -175,7 +181,7 @@ def table(name: str) -> pd.DataFrame:
 def spread(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a label of a table of trials, in their order: n, and mean and deviation of accuracy, loss and gap.
 
-    The sample deviation, with n - 1, is left out of a group of one.
+    The sample deviation, with n - 1, is NaN for a group of one.
     """
     groups = rows.groupby("label", sort=False)[["accuracy", "loss", "gap"]]
     return pd.concat([groups.size().rename("n"), groups.mean(), groups.std().add_suffix("_std")], axis=1)
@@ -186,12 +192,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--jobs", type=int, default=-1, help="runs side by side here (default: one for each core)")
+    parser.add_argument("--jobs", type=int, help="runs side by side here (default: one for each core)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://host:8786")
     options = parser.parse_args()
+    if options.cluster and options.jobs:
+        parser.error("--jobs is for this machine; the workers of a cluster take one run each.")
     with place(options.cluster):
         store = config.EXPERIMENTS / options.experiment
-        for line in conduct(EXPERIMENTS[options.experiment], store, options.device, options.jobs):
+        for line in conduct(EXPERIMENTS[options.experiment], store, options.device, options.jobs or -1):
             print(line, flush=True)
 
 
@@ -209,6 +217,8 @@ def place(cluster: str | None):
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
         with client, joblib.parallel_config("dask"):
+            if any(threads > 1 for threads in client.nthreads().values()):  # they would share one random generator
+                raise ValueError("a worker of the cluster has several threads: start it with `--nthreads 1`.")
             yield
 
 
@@ -217,5 +227,7 @@ if __name__ == "__main__":
         main()
     except (data.DataError, OSError, ValueError, train.Diverged, runs.TrainingNeeded) as problem:
         raise SystemExit(str(problem)) from None
+    except BrokenProcessPool:
+        raise SystemExit("A process was killed, mostly for want of memory: run fewer at once with --jobs.") from None
     except KeyboardInterrupt:
-        raise SystemExit("Stopped. The same command goes on from the last finished epochs.") from None
+        raise SystemExit("Stopped here (a cluster finishes what it has begun). The same command goes on.") from None

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -106,23 +106,23 @@ def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: t
     name, digests = run_name(network, cfg, seed, parts)
     code = commit()  # before training: the code may be edited while it runs
     log = (lambda line: None) if quiet else functools.partial(print, flush=True)
+    fresh = models.build(network)
     with only_here(_state(name).with_suffix(".lock")):
         trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
-    fresh = models.build(network)
-    record = {
-        "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
-        "data": digests, "device": "; ".join(trained.devices),
-        "device_label": trained.devices[0].split(", ")[-1],  # of the first sitting, as the first losses are
-        "parameters": models.parameters(fresh),
-        "flop": 6 * models.macs(fresh) * cfg.epochs * len(parts[0].labels),  # 2 forward, 4 backward
-        "seconds": round(sum(row["seconds"] for row in trained.history)), "epochs": cfg.epochs,
-        "best_epoch": min(trained.history, key=lambda row: row["validation_loss"])["epoch"],
-        "date": datetime.now(UTC).date().isoformat(), "commit": code,
-        "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
-    }  # fmt: skip
-    history = {"first_losses": trained.first_losses, "epochs": trained.history}
-    save(store / name, record, history, weights=trained.weights)
-    _state(name).unlink(missing_ok=True)
+        record = {
+            "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
+            "data": digests, "device": "; ".join(trained.devices),
+            "device_label": trained.devices[0].split(", ")[-1],  # of the first sitting, as the first losses are
+            "parameters": models.parameters(fresh),
+            "flop": 6 * models.macs(fresh) * cfg.epochs * len(parts[0].labels),  # 2 forward, 4 backward
+            "seconds": round(sum(row["seconds"] for row in trained.history)), "epochs": cfg.epochs,
+            "best_epoch": min(trained.history, key=lambda row: row["validation_loss"])["epoch"],
+            "date": datetime.now(UTC).date().isoformat(), "commit": code,
+            "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
+        }  # fmt: skip
+        history = {"first_losses": trained.first_losses, "epochs": trained.history}
+        save(store / name, record, history, weights=trained.weights)
+        _state(name).unlink(missing_ok=True)
     return load(store / name)
 
 
@@ -156,20 +156,30 @@ def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.T
         digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
         record = {**record, "files": digests | {"run.json": record_digest(record)}}
         (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+        superseded = partial.with_name("superseded")
         if folder.exists():
-            os.replace(folder, partial.with_name("superseded"))
-        os.replace(partial, folder)
+            os.replace(folder, superseded)
+        try:
+            os.replace(partial, folder)
+        except BaseException:  # back with the old run, or the temporary folder takes it along
+            if superseded.exists():
+                os.replace(superseded, folder)
+            raise
 
 
 def load(folder: Path) -> Run:
     """Read a stored run. Raises CorruptRun, naming the file, if anything differs from its record."""
     try:
         record = json.loads((folder / "run.json").read_text())
+        if record["config"].keys() != {field.name for field in fields(TrainConfig)}:
+            raise CorruptRun(f"{folder.name} is from a version with other settings: delete the folder and train again.")
         digests, network, cfg = dict(record["files"]), record["network"], TrainConfig(**record["config"])
         name = f"{network}-{identity(network, cfg, record['seed'], record['data'], record['recipe'])}"
         own = record_digest(record)
         intact = folder.name == name and digests.pop("run.json") == own and "history.json" in digests
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except CorruptRun:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _corrupt(folder, "run.json") from error
     if not intact:
         raise _corrupt(folder, "run.json")
@@ -182,18 +192,18 @@ def load(folder: Path) -> Run:
             model = models.build(network)
             model.load_state_dict(load_file(folder / "weights.safetensors"))
             model.eval()
-        if "logits.safetensors" in digests:
-            logits = {part: z.numpy() for part, z in load_file(folder / "logits.safetensors").items()}
     except (SafetensorError, RuntimeError) as error:
         raise _corrupt(folder, "weights.safetensors") from error
+    if "logits.safetensors" in digests:
+        logits = {part: z.numpy() for part, z in load_file(folder / "logits.safetensors").items()}
     return Run(model, pd.DataFrame(history["epochs"]), history["first_losses"], record, logits)
 
 
 def _corrupt(folder: Path, name: str) -> CorruptRun:
     where = folder.relative_to(config.ROOT) if folder.is_relative_to(config.ROOT) else folder.name
+    restore = "" if folder.is_relative_to(config.CACHE) else f"restore it with `git checkout -- {where}`, or "
     return CorruptRun(
-        f"{where}/{name} is missing or differs from what was recorded: restore it with `git checkout -- {where}`, "
-        "or delete the folder and train again."
+        f"{where}/{name} is missing or differs from what was recorded: {restore}delete the folder and train again."
     )
 
 
@@ -279,7 +289,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     try:
         retrain(arguments.device, arguments.networks)
-    except (data.DataError, ValueError, train.Diverged, TrainingNeeded) as problem:
+    except (data.DataError, OSError, ValueError, train.Diverged, TrainingNeeded) as problem:
         raise SystemExit(str(problem)) from None
     except KeyboardInterrupt:
         raise SystemExit("Stopped. The same command goes on from the last finished epoch.") from None

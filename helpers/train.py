@@ -211,9 +211,9 @@ def replay(network: str, config: TrainConfig, train: Part, seed: int, device: De
 
 
 def plain(config: TrainConfig) -> TrainConfig:
-    """The same configuration at a constant rate without augmentation and decay, for the one-batch check."""
+    """The same configuration at a constant rate without augmentation, decay and smoothing, for the one-batch check."""
     return replace(config, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
-                   rotation=0.0, jitter=0.0, erasing=0.0)  # fmt: skip
+                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0)  # fmt: skip
 
 
 def overfit(network: str, config: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:

@@ -23,7 +23,6 @@ def traps(model: nn.Module, history: pd.DataFrame, part: Part, config: TrainConf
     right = infer(model, part.images)
     loss = nn.functional.cross_entropy(torch.from_numpy(right.logits), labels).item()
     accuracy = float((right.labels == part.labels).mean())
-    kept = history.loc[history["validation_loss"].idxmin()]
     torch.manual_seed(seed)
     augmented = train.training_batch(torch.from_numpy(part.images), config)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, SHORTCUT_STD))
@@ -34,8 +33,8 @@ def traps(model: nn.Module, history: pd.DataFrame, part: Part, config: TrainConf
         ("images augmented as in training", "accuracy", accuracy, _accuracy(model, augmented, labels)),
         ("normalised by the deviations within images", "accuracy", accuracy, _accuracy(model, shortcut, labels)),
         ("network left in training mode", "accuracy", accuracy, _in_training_mode(model, part, seed)),
-        ("best epoch chosen and scored by the same accuracy", "accuracy", float(kept["validation_accuracy"]),
-         float(history["validation_accuracy"].max())),
+        ("luckiest epoch instead of one fixed in advance, the last", "accuracy",
+         float(history["validation_accuracy"].iloc[-1]), float(history["validation_accuracy"].max())),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["mistake", "quantity", "correctly", "mistakenly"])
 

@@ -1,8 +1,11 @@
 """The bench measures what it says, on a few steps."""
 
+import dataclasses
+
+import numpy as np
 import torch
 
-from helpers import bench, models
+from helpers import bench, models, train
 from helpers.config import IMPROVED
 
 
@@ -18,9 +21,17 @@ def test_every_contender_takes_steps_and_the_table_follows(sample):
     assert bench.table(result).shape == (4, 5)
 
 
-def test_the_usual_way_learns(sample):
-    """It is a fair opponent: the same network, a full pass over the images, finite weights that move."""
-    steps = bench.usual_steps(sample[0], IMPROVED)
-    assert sum(1 for _ in steps) == -(-len(sample[0].labels) // IMPROVED.batch_size)
+def ours(part, cfg):
+    return bench.our_steps(part, cfg, bench.FLOAT32)
+
+
+def test_the_usual_way_trains_as_ours_does(sample):
+    """It is a fair opponent: the same network, a full pass over the images, much the same losses."""
+    losses = list(bench.usual_steps(sample[0], IMPROVED))
+    assert len(losses) == -(-len(sample[0].labels) // IMPROVED.batch_size)
+    assert np.isfinite(losses).all() and losses[-1] != losses[0]
+    easy = dataclasses.replace(train.plain(IMPROVED), batch_size=30)
+    passes = [np.mean(list(steps(sample[0], easy))) for steps in (bench.usual_steps, ours)]
+    assert abs(passes[0] - passes[1]) < 0.3 and max(passes) < 2.4
     x, y = bench.PILImages(sample[0], IMPROVED)[3]
     assert x.shape == (3, 32, 32) and x.dtype == torch.float32 and y == sample[0].labels[3]

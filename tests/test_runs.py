@@ -157,7 +157,7 @@ def empty(path):
 def test_a_damaged_file_is_named_and_refused(sample, folder, monkeypatch, name, damage):
     damage(folder / name)
     monkeypatch.setattr(train, "fit", refuse)
-    with pytest.raises(runs.CorruptRun, match=rf"{folder.name}/{name} is missing or differs .* restore it") as caught:
+    with pytest.raises(runs.CorruptRun, match=rf"{folder.name}/{name} is missing or differs .*: delete") as caught:
         load_or_train(sample)
     assert "\n" not in str(caught.value)
 
@@ -207,6 +207,38 @@ def test_a_record_of_another_run_is_refused_even_if_its_digest_is_right(folder, 
     (folder / "run.json").write_text(json.dumps(record))
     with pytest.raises(runs.CorruptRun, match="run.json is missing or differs"):
         runs.load(folder)
+
+
+def test_a_record_with_other_settings_is_of_another_version(folder):
+    record = json.loads((folder / "run.json").read_text())
+    del record["config"]["label_smoothing"]
+    (folder / "run.json").write_text(json.dumps(record))
+    with pytest.raises(runs.CorruptRun, match="is from a version with other settings: delete the folder"):
+        runs.load(folder)
+
+
+def test_a_damaged_published_run_is_to_be_restored(folder):
+    config.PUBLISHED.mkdir()
+    published = folder.rename(config.PUBLISHED / folder.name)
+    flip(published / "history.json")
+    with pytest.raises(runs.CorruptRun, match="restore it with `git checkout -- .*, or delete the folder"):
+        runs.load(published)
+
+
+def test_an_interrupted_replacement_puts_the_old_run_back(sample, folder, monkeypatch):
+    before, replace, calls = {path.name: path.read_bytes() for path in folder.iterdir()}, os.replace, []
+
+    def interrupt(source, target):
+        if target == folder and not calls:
+            calls.append(source)
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    record = json.loads((folder / "run.json").read_text())
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        runs.save(folder, record, {"first_losses": [], "epochs": []})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_weights_of_another_run_are_refused(sample, folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import config, runs, verify
+from helpers import config, data, runs, verify
 
 from . import ReportError, bibliography, execute, publish, render
 from .resolve import resolve
@@ -104,7 +104,7 @@ def _verify(values):
     """What is to be published must be what the stored runs give, computed by other code."""
     try:
         verify.check(values)
-    except (ValueError, runs.TrainingNeeded) as error:
+    except (OSError, ValueError, data.DataError, runs.TrainingNeeded) as error:
         raise ReportError(str(error)) from None
 
 
