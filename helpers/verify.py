@@ -122,7 +122,7 @@ def recompute() -> dict:
             "f1_deviation": {name: values.std() for name, values in by_class.items()},
         },
         "confidence": {name: confidence(z["test"][name], divisor[name], test.labels) for name in networks},
-        **evidence(z["test"], test.labels),
+        "search": by_label("search"),
         **analysis(networks, z["test"], shown),
     }  # fmt: skip
 
@@ -153,20 +153,6 @@ def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray) -> dict:
         "before": {key: before[key] for key in keys}, "after": {key: after[key] for key in keys},
         "coverage_at_1": answered[errors <= 0.01 * answered].max(initial=0) / len(labels),
     }  # fmt: skip
-
-
-def evidence(z: dict, labels: np.ndarray) -> dict:
-    """Means and deviations of the stored experiments: seeds on the test images, the others on validation."""
-    repeated = {"BaselineNet": [z["BaselineNet"]], "ImprovedNet": []}
-    for trial, run in experiments.stored("seeds"):
-        repeated[trial.network].append(run.logits["test"])
-    seeds = {}
-    for name, logits in repeated.items():
-        each = pd.DataFrame([scores(one, labels) for one in logits])
-        seeds[name] = {"n": len(each)}
-        for key in ("accuracy", "macro_f1", "nll", "ece"):
-            seeds[name] |= {key: each[key].mean(), f"{key}_std": each[key].std()}
-    return {"seeds": seeds} | {name: by_label(name) for name in ("search", "ablation")}
 
 
 def analysis(networks: dict, z: dict, shown: dict) -> dict:

@@ -83,6 +83,27 @@ def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_pat
         assert contents(elsewhere) == expected
 
 
+def test_workers_that_would_share_random_numbers_are_refused():
+    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None, processes=False) as cluster:
+        with pytest.raises(ValueError, match="several threads: start it with `--nthreads 1`"):
+            with experiments.place(cluster.scheduler_address):
+                pass
+
+
+def test_runs_of_another_size_or_recipe_do_not_count(store, monkeypatch):
+    conduct(store)
+    for change in ({"images": 200}, {"keep_logits": False}):
+        monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", TINY._replace(**change))
+        if "images" in change:
+            with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs"):
+                experiments.stored("tiny")
+        else:
+            assert len(experiments.stored("tiny")) == 3
+    monkeypatch.setattr(train, "RECIPE", train.RECIPE + 1)
+    with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs"):
+        experiments.stored("tiny")
+
+
 def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeypatch):
     save, epochs = train._save, []
 
