@@ -251,7 +251,7 @@ def kernels(weights, columns=8):
     largest = np.abs(weights).max(axis=(1, 2, 3), keepdims=True)
     tiles = (0.5 + 0.5 * weights / np.maximum(largest, 1e-12)).transpose(0, 2, 3, 1)
     tiles = tiles.repeat(16, axis=1).repeat(16, axis=2)  # so that a gap is much narrower than a weight
-    return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], 0.5)
+    return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], min(0.5, 6.2 / columns))
 
 
 def flowchart(rows):
