@@ -297,7 +297,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 3.3 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 3.1 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
@@ -420,7 +420,7 @@ def robustness(rows):
     """
     names, networks = list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
     columns = 5
-    chart, colours = Chart(WIDTH, 1.45 * -(-(len(names) + 1) // columns) + 0.2), _colours(networks)
+    chart, colours = Chart(WIDTH, 1.3 * -(-(len(names) + 1) // columns) + 0.2), _colours(networks)
     axes = chart.subplots(-(-(len(names) + 1) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, name in zip(axes, ["mean of all", *names], strict=False):
         for network in networks:
@@ -450,7 +450,7 @@ def saliency(images, maps):
         colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
         rows.append(0.45 * grey[..., None] + 0.55 * colour)
     longest = max(map(len, ("image", *maps)))
-    return _mosaic(rows, min(0.6, (WIDTH - 0.15 - 0.07 * longest) / len(images)), ["image", *maps])
+    return _mosaic(rows, min(0.5, (WIDTH - 0.15 - 0.07 * longest) / len(images)), ["image", *maps])
 
 
 def reliability(tables):
