@@ -91,7 +91,8 @@ def test_per_class_has_a_row_a_class_and_agrees_with_macro_f1(synthetic):
 
 def test_reliability_table_reproduces_the_ece(synthetic):
     table = metrics.reliability(*synthetic)
-    assert list(table.columns) == ["lower", "upper", "count", "confidence", "accuracy"]
+    assert list(table.columns) == ["lower", "upper", "count", "confidence", "accuracy", "low", "high"]
+    assert (table["low"] <= table["accuracy"]).all() and (table["accuracy"] <= table["high"]).all()
     assert (table["count"] > 0).all() and table["count"].sum() == 2000
     assert ((table["lower"] < table["confidence"]) & (table["confidence"] <= table["upper"])).all()
     gap = (table["accuracy"] - table["confidence"]).abs()

@@ -67,7 +67,7 @@ CHARTS = {
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
-RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities"}
+RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency"}
 
 
 def test_every_figure_is_tested():
