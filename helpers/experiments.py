@@ -213,7 +213,7 @@ def place(cluster: str | None):
         from dask.distributed import Client  # only who has a cluster pays for the import
 
         try:
-            client = Client(cluster, timeout=10)
+            client = Client(cluster, timeout=5)
         except (OSError, ValueError) as error:
             raise ValueError(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
         with client, joblib.parallel_config("dask"):
