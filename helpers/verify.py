@@ -101,6 +101,7 @@ def recompute() -> dict:
          for part, (images, _) in shown.items()}  # fmt: skip
     divisor = {name: temperature(z["validation"][name], validation.labels) for name in networks}
     intervals = bootstrap(z["test"], test.labels)
+    tested = {name: scores(z["test"][name], test.labels) for name in networks}
     right = {name: z["test"][name].argmax(1) == test.labels for name in networks}
     only = [int((right[a] & ~right[b]).sum()) for a, b in (NETWORKS, NETWORKS[::-1])]
     f1 = {name: dict(zip(CLASSES, sklearn.metrics.f1_score(test.labels, z["test"][name].argmax(1), average=None),
@@ -113,7 +114,7 @@ def recompute() -> dict:
                        | by_kind(z["validation"][name].argmax(1) == validation.labels, validation.labels)
                        | {"training": np.mean(z["training"][name].argmax(1) == shown["training"].labels)}
                        for name in networks},
-        "test": {name: scores(z["test"][name], test.labels) | intervals[name] for name in networks},
+        "test": {name: tested[name] | intervals[name] for name in networks},
         "f1": f1,
         "comparison": {
             "only_a": only[0], "only_b": only[1], "p_value": scipy.stats.binomtest(only[0], sum(only)).pvalue,
@@ -121,7 +122,8 @@ def recompute() -> dict:
             "f1_range": {name: np.ptp(values) for name, values in by_class.items()},
             "f1_deviation": {name: values.std() for name, values in by_class.items()},
         },
-        "confidence": {name: confidence(z["test"][name], divisor[name], test.labels) for name in networks},
+        "confidence": {name: confidence(z["test"][name], divisor[name], test.labels, tested[name])
+                       for name in networks},
         "search": by_label("search"),
         **analysis(networks, z["test"], shown),
     }  # fmt: skip
@@ -140,10 +142,10 @@ def top_pairs_share(logits: np.ndarray, labels: np.ndarray) -> float:
     return errors.nlargest(5).sum() / errors.sum()
 
 
-def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray) -> dict:
-    """What section 5 publishes of one network."""
+def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: dict) -> dict:
+    """What section 5 publishes of one network; before: the scores of its logits as they are."""
     keys = ("ece", "ece_floor", "classwise_ece", "nll", "brier", "wrong_above_90", "wrong_above_99")
-    before, after = scores(logits, labels), scores(logits / divisor, labels)
+    after = scores(logits / divisor, labels)
     p = scipy.special.softmax(logits.astype(np.float64), axis=1)
     order = np.argsort(-p.max(1), kind="stable")
     errors = np.cumsum(p.argmax(1)[order] != labels[order])

@@ -3,8 +3,9 @@
 import dataclasses
 
 import pytest
+import torch
 
-from helpers import config, data
+from helpers import config, data, models
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,14 @@ def sample():
 def tiny():
     """A configuration with every kind of augmentation that trains in a second."""
     return dataclasses.replace(config.IMPROVED, epochs=3, batch_size=64, warmup_epochs=1, erasing=0.5)
+
+
+@pytest.fixture(params=config.NETWORKS)
+def model(request):
+    """An untrained network whose running statistics are not the initial ones."""
+    model = models.build(request.param, seed=2)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(3):
+            model.train()(torch.randn(8, 3, 32, 32))
+    return model

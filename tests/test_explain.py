@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import config, models
 from helpers.explain import grad_cam, last_block, map_similarity, randomised
 from helpers.inference import infer, normalise, to_unit
 
@@ -22,17 +21,6 @@ def images(sample):
 @pytest.fixture(scope="module")
 def classes():
     return np.arange(12) % 10
-
-
-@pytest.fixture(params=config.NETWORKS)
-def model(request):
-    """An untrained network whose running statistics are not the initial ones."""
-    model = models.build(request.param, seed=2)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.randn(8, 3, 32, 32))
-    return model
 
 
 def tiny(inplace=False):

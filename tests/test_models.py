@@ -11,18 +11,6 @@ from helpers import config, models
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD
 from helpers.inference import denormalise, infer, normalise, to_unit
 
-
-@pytest.fixture(params=config.NETWORKS)
-def model(request):
-    """A network whose running statistics are not the initial ones."""
-    model = models.build(request.param, seed=2)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for _ in range(3):
-            model.train()(torch.randn(8, 3, 32, 32))
-    return model
-
-
 # ---- Networks
 
 

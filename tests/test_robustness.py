@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from helpers import corruptions, features, metrics, models, robustness
-from helpers.data import Part
+from helpers.data import Part, first
 from helpers.inference import infer
 
 
@@ -14,7 +14,7 @@ def networks():
 
 
 def test_every_corruption_at_every_severity(networks, sample):
-    part = Part(*(array[:20] for array in sample[0]))
+    part = first(sample[0], 20)
     table = robustness.under_corruption(networks, part)
     assert len(table) == 2 * 9 * 6 and table.groupby(["corruption", "severity"]).size().eq(2).all()
     row = table.query("network == 'ImprovedNet' and corruption == 'contrast' and severity == 5").iloc[0]
@@ -25,7 +25,7 @@ def test_every_corruption_at_every_severity(networks, sample):
 
 
 def test_every_cue(networks, sample):
-    part = Part(*(array[:20] for array in sample[0]))
+    part = first(sample[0], 20)
     table = robustness.without_cues(networks, part)
     assert table["cue"].unique().tolist() == ["nothing", "colour", "shape", "pose", "place", "a square"]
     assert len(table) == 2 * (1 + 1 + 2 + 3 + 3 + 3)

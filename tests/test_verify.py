@@ -28,7 +28,7 @@ def test_both_implementations_give_the_same_scores(answers):
         matrix = metrics.confusion(z, labels)
         share = sum(n for *_, n in metrics.top_confusions(matrix)) / (matrix.sum() - np.trace(matrix))
         assert verify.top_pairs_share(z, labels) == pytest.approx(share)
-        coverage = verify.confidence(z, 1.5, labels)["coverage_at_1"]
+        coverage = verify.confidence(z, 1.5, labels, ours)["coverage_at_1"]
         assert coverage == pytest.approx(metrics.coverage_at_risk(z, labels, 0.01))
 
 
