@@ -19,7 +19,7 @@ import joblib
 import pandas as pd
 import torch
 
-from helpers import config, data, inference, runs, train
+from helpers import config, data, inference, robustness, runs, train
 from helpers.config import BASELINE, IMPROVED, TrainConfig
 from helpers.data import Part
 
@@ -97,7 +97,8 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     """Train a trial in the cache of the machine where this runs, or load it from there.
 
     The run comes without its model, but with the logits that the experiment keeps. Its record gains `images`, how many
-    it was trained on, and `training_accuracy`, that of the kept checkpoint on the first 5,000 of them, not augmented.
+    it was trained on, and of the kept checkpoint `training_accuracy`, that on the first 5,000 of them, not augmented,
+    and `cues`, its accuracies on the first 1,000 validation images without single cues.
     """
     training, validation = parts = parts_of(experiment)
     folder = config.CACHE / "runs" / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
@@ -107,10 +108,12 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
         run = runs.train_run(trial.network, trial.config, experiment.profile, trial.seed, train.pick_device(device),
                              parts, folder.parent, quiet=True)  # fmt: skip
     _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
+    cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
     shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
     return trial, run._replace(
         model=None,
-        record={**run.record, "images": len(training.labels), "training_accuracy": accuracy},
+        record={**run.record, "images": len(training.labels), "training_accuracy": accuracy,
+                "cues": dict(zip(cues["changed"], cues["accuracy"], strict=True))},
         logits={name: inference.infer(run.model, part.images).logits for name, part in shown.items()},
     )
 
@@ -166,7 +169,8 @@ def stored(name: str) -> list[tuple[Trial, runs.Run]]:
 def table(name: str) -> pd.DataFrame:
     """One row a trial: label, seed, epochs, and accuracy and loss on validation at the kept checkpoint.
 
-    `training` is the accuracy on training images without augmentation, and `gap` its lead over validation.
+    `training` is the accuracy on training images without augmentation, and `gap` its lead over validation. The columns
+    of robustness.without_cues follow, with accuracies on validation images.
     """
     rows = []
     for trial, run in stored(name):
@@ -175,6 +179,7 @@ def table(name: str) -> pd.DataFrame:
             "label": trial.label, "seed": trial.seed, "epochs": trial.config.epochs,
             "accuracy": kept["validation_accuracy"], "loss": kept["validation_loss"],
             "training": training, "gap": training - kept["validation_accuracy"],
+            **run.record["cues"],
         })  # fmt: skip
     return pd.DataFrame(rows)
 

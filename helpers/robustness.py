@@ -37,15 +37,16 @@ def under_corruption(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame
 
 
 def without_cues(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
-    """Rows of network, cue, unit, strength, accuracy and ece: images with one cue taken away or changed.
+    """Rows of network, changed (for instance "pose, 20 degrees"), accuracy and ece: images with one cue changed.
 
     Colour to grey; shape by shuffled tiles; pose by rotation; place by a shift right and down; a covered square.
     """
-    rows = [{"cue": "nothing", "unit": "", "strength": 0, **scores} for scores in _scores(networks, *part)]
+    rows = [{"changed": "nothing", **scores} for scores in _scores(networks, *part)]
     for cue, unit, strengths, change in PROBES:
         for strength in strengths:
+            changed = f"{cue}, {strength} {unit}" if unit else cue
             scored = _scores(networks, change(part.images, strength), part.labels)
-            rows += [{"cue": cue, "unit": unit, "strength": strength, **scores} for scores in scored]
+            rows += [{"changed": changed, **scores} for scores in scored]
     return pd.DataFrame(rows)
 
 

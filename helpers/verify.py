@@ -174,8 +174,8 @@ def analysis(networks: dict, z: dict, shown: dict) -> dict:
                   for name, model in models.items()},
         "traps": {row.mistake: {"correctly": row.correctly, "mistakenly": row.mistakenly}
                   for row in mistakes.itertuples()},
-        "cues": {name: {f"{row.cue}, {row.strength} {row.unit}" if row.unit else row.cue: row.accuracy
-                        for row in cues.itertuples() if row.network == name} for name in models},
+        "cues": {name: dict(zip(rows["changed"], rows["accuracy"], strict=True))
+                 for name, rows in cues.groupby("network")},
         "robustness": {name: rows.groupby("corruption")[["accuracy", "ece"]].mean().T.to_dict()
                        for name, rows in corrupted.groupby("network")},
         "rescued": {a: rescued(p[a], answers[b], test.labels) for a, b in (NETWORKS, NETWORKS[::-1])},

@@ -52,6 +52,8 @@ def test_trials_are_stored_with_logits_and_without_weights(store):
         assert run.logits["test"].shape == (len(test.labels), 10)
         nll = metrics.summary(run.logits["validation"], data.train_validation("smoke")[1].labels)["nll"]
         assert nll == pytest.approx(experiments.at_checkpoint(run)["validation_loss"], rel=1e-5)
+        some = data.first(data.train_validation("smoke")[1], 1_000)
+        assert run.record["cues"]["nothing"] == metrics.accuracy(run.logits["validation"][:1_000], some.labels)
     table = experiments.table("tiny")
     assert table["label"].tolist() == ["as it is", "again", "fast"]
     assert np.allclose(table["gap"], table["training"] - table["accuracy"])

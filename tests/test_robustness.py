@@ -27,9 +27,10 @@ def test_every_corruption_at_every_severity(networks, sample):
 def test_every_cue(networks, sample):
     part = first(sample[0], 20)
     table = robustness.without_cues(networks, part)
-    assert table["cue"].unique().tolist() == ["nothing", "colour", "shape", "pose", "place", "a square"]
+    kinds = table["changed"].str.split(",").str[0].unique()
+    assert kinds.tolist() == ["nothing", "colour", "shape", "pose", "place", "a square"]
     assert len(table) == 2 * (1 + 1 + 2 + 3 + 3 + 3)
-    row = table.query("network == 'BaselineNet' and cue == 'place' and strength == 8").iloc[0]
+    row = table.query("network == 'BaselineNet' and changed == 'place, 8 pixels'").iloc[0]
     logits = infer(networks["BaselineNet"], corruptions.shift(part.images, 8, 8)).logits
     assert row["ece"] == metrics.ece(logits, part.labels)
 
