@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import joblib
+import numpy as np
 import pandas as pd
+import scipy.stats
 import torch
 
-from helpers import config, data, inference, robustness, runs, train
+from helpers import config, data, inference, metrics, robustness, runs, train
 from helpers.config import BASELINE, IMPROVED, TrainConfig
 from helpers.data import Part
 
@@ -98,7 +100,7 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
 
     The run comes without its model, but with the logits that the experiment keeps. Its record gains `images`, how many
     it was trained on, and of the kept checkpoint `training_accuracy`, that on the first 5,000 of them, not augmented,
-    and `cues`, its accuracies on the first 1,000 validation images without single cues.
+    `cues`, its accuracies on the first 1,000 validation images without single cues, and `scores`, those of the logits.
     """
     training, validation = parts = parts_of(experiment)
     folder = config.CACHE / "runs" / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
@@ -110,12 +112,12 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
     cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
     shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
-    return trial, run._replace(
-        model=None,
-        record={**run.record, "images": len(training.labels), "training_accuracy": accuracy,
-                "cues": dict(zip(cues["changed"], cues["accuracy"], strict=True))},
-        logits={name: inference.infer(run.model, part.images).logits for name, part in shown.items()},
-    )
+    logits = {name: inference.infer(run.model, part.images).logits for name, part in shown.items()}
+    return trial, run._replace(model=None, logits=logits, record={
+        **run.record, "images": len(training.labels), "training_accuracy": accuracy,
+        "cues": dict(zip(cues["changed"], cues["accuracy"], strict=True)),
+        "scores": {name: metrics.summary(z, shown[name].labels) for name, z in logits.items()},
+    })  # fmt: skip
 
 
 def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int = -1) -> Iterator[str]:
@@ -191,6 +193,22 @@ def spread(rows: pd.DataFrame) -> pd.DataFrame:
     """
     groups = rows.groupby("label", sort=False)[["accuracy", "loss", "gap"]]
     return pd.concat([groups.size().rename("n"), groups.mean(), groups.std().add_suffix("_std")], axis=1)
+
+
+def against_first(rows: pd.DataFrame, score: str) -> pd.DataFrame:
+    """How the mean of each label differs from that of the first: difference, low and high, a row a label.
+
+    The 95 % intervals hold for all labels together (Dunnett 1955), supposing one deviation for all of them.
+    """
+    groups = {label: rows.loc[rows["label"] == label, score].to_numpy() for label in rows["label"].unique()}
+    (_, control), *others = groups.items()
+    test = scipy.stats.dunnett(*(values for _, values in others), control=control, rng=np.random.default_rng(0))
+    interval = test.confidence_interval()
+    return pd.DataFrame(
+        {"difference": [values.mean() - control.mean() for _, values in others],
+         "low": interval.low, "high": interval.high},
+        index=pd.Index([label for label, _ in others], name="label"),
+    )  # fmt: skip
 
 
 def main() -> None:

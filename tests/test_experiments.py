@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 from dask.distributed import LocalCluster
 
 from helpers import config, data, experiments, metrics, runs, train
@@ -50,7 +52,8 @@ def test_trials_are_stored_with_logits_and_without_weights(store):
         assert run.model is None and run.record["seed"] == trial.seed
         test = data.test("smoke")
         assert run.logits["test"].shape == (len(test.labels), 10)
-        nll = metrics.summary(run.logits["validation"], data.train_validation("smoke")[1].labels)["nll"]
+        assert run.record["scores"]["test"] == metrics.summary(run.logits["test"], test.labels)
+        nll = run.record["scores"]["validation"]["nll"]
         assert nll == pytest.approx(experiments.at_checkpoint(run)["validation_loss"], rel=1e-5)
         some = data.first(data.train_validation("smoke")[1], 1_000)
         assert run.record["cues"]["nothing"] == metrics.accuracy(run.logits["validation"][:1_000], some.labels)
@@ -145,6 +148,16 @@ def test_damaged_logits_are_refused(store):
 def test_a_missing_run_is_named(store):
     with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs .* 'as it is' with seed 0: run `make tiny`"):
         experiments.stored("tiny")
+
+
+def test_differences_from_the_first_label():
+    rows = pd.DataFrame({"label": list("aaabbb"), "accuracy": [0.60, 0.62, 0.64, 0.70, 0.71, 0.75]})
+    (change,) = experiments.against_first(rows, "accuracy").itertuples()
+    t_test = scipy.stats.ttest_ind(rows["accuracy"][3:], rows["accuracy"][:3])  # what Dunnett's is for two labels
+    assert change.Index == "b" and change.difference == pytest.approx(0.10)
+    assert (change.low, change.high) == pytest.approx(tuple(t_test.confidence_interval()), abs=1e-4)
+    more = pd.concat([rows, rows[3:].assign(label="c")])
+    assert experiments.against_first(more, "accuracy").loc["b", "low"] < change.low  # two comparisons, wider intervals
 
 
 def test_every_trial_is_another_run():
