@@ -77,3 +77,14 @@ def map_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)  # NaN says it
         return np.array([scipy.stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)])
+
+
+def sanity_check(model: nn.Sequential, images: np.ndarray, classes: np.ndarray) -> tuple[list, np.ndarray]:
+    """How much the maps owe to what was learnt: their map_similarity (n,) with those of other networks and images.
+
+    First a list: with the maps of the same images by three networks of random weights. Then, as a yardstick: with
+    the trained network's map of the image before. Maps that depend on the weights agree less with the former.
+    """
+    maps = grad_cam(model, images, classes)
+    random = [map_similarity(maps, grad_cam(randomised(model, seed), images, classes)) for seed in range(3)]
+    return random, map_similarity(maps, np.roll(maps, 1, axis=0))

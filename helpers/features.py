@@ -31,15 +31,14 @@ def stage_features(model: nn.Sequential, images: np.ndarray, batch_size: int = 5
     return [np.concatenate(parts) for parts in zip(*collected, strict=True)]
 
 
-def linear_probe(model: nn.Sequential, training: Part, held_out: Part) -> list[float]:
-    """Held-out accuracy of a linear classifier on the pixels and on the features after each stage.
+def linear_probe(model: nn.Sequential, training: Part, held_out: Part) -> dict[str, float]:
+    """Held-out accuracy of a linear classifier on the "pixels" and on the features after "stage_1", "stage_2", ...
 
     After Alain and Bengio (2017), but by ridge regression to the ten classes on standardised features, which is faster
     than a softmax.
     """
     fitted_on, scored_on = stage_features(model, training.images), stage_features(model, held_out.images)
     probes = (make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0)) for _ in fitted_on)
-    return [
-        float(probe.fit(fit, training.labels).score(score, held_out.labels))
-        for probe, fit, score in zip(probes, fitted_on, scored_on, strict=True)
-    ]
+    accuracies = [float(probe.fit(fit, training.labels).score(score, held_out.labels))
+                  for probe, fit, score in zip(probes, fitted_on, scored_on, strict=True)]  # fmt: skip
+    return {f"stage_{i}" if i else "pixels": accuracy for i, accuracy in enumerate(accuracies)}

@@ -84,6 +84,12 @@ def top_confusions(matrix, count=5):
     return [(int(i), int(j), int(both[i, j])) for i, j in zip(*np.unravel_index(order, both.shape), strict=True)]
 
 
+def top_share(matrix, count=5):
+    """The share of all errors, 0..1, in the `count` pairs of classes that are confused most; 0 without errors."""
+    errors = int(matrix.sum() - np.trace(matrix))
+    return sum(n for *_, n in top_confusions(matrix, count)) / max(1, errors)
+
+
 def per_class(logits, labels, classes=CLASSES):
     """DataFrame indexed by class: precision, recall and f1 (0..1; 0 where undefined) and support (images)."""
     logits, labels = _check(logits, labels)

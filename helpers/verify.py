@@ -124,7 +124,8 @@ def recompute() -> dict:
         },
         "confidence": {name: confidence(z["test"][name], divisor[name], test.labels, tested[name])
                        for name in networks},
-        "search": by_label("search"),
+        "search": by_label("search"), "ablation": by_label("ablation"), "invariance": without_cues("ablation"),
+        "seeds": over_seeds(tested["BaselineNet"], test.labels),
         **analysis(networks, z["test"], shown),
     }  # fmt: skip
 
@@ -168,10 +169,9 @@ def analysis(networks: dict, z: dict, shown: dict) -> dict:
     mistakes = traps.traps(run.model, run.history, validation, config.TrainConfig(**run.record["config"]))
     answers = {name: logits.argmax(1) for name, logits in z.items()}
     p = {name: scipy.special.softmax(logits.astype(np.float64), axis=1) for name, logits in z.items()}
+    random, other = explain.sanity_check(run.model, test.images[:200], answers["ImprovedNet"][:200])
     return {
-        "probe": {name: dict(zip(("pixels", "stage_1", "stage_2", "stage_3"),
-                                 features.linear_probe(model, shown["training"], validation), strict=True))
-                  for name, model in models.items()},
+        "probe": {name: features.linear_probe(model, shown["training"], validation) for name, model in models.items()},
         "traps": {row.mistake: {"correctly": row.correctly, "mistakenly": row.mistakenly}
                   for row in mistakes.itertuples()},
         "cues": {name: dict(zip(rows["changed"], rows["accuracy"], strict=True))
@@ -179,7 +179,8 @@ def analysis(networks: dict, z: dict, shown: dict) -> dict:
         "robustness": {name: rows.groupby("corruption")[["accuracy", "ece"]].mean().T.to_dict()
                        for name, rows in corrupted.groupby("network")},
         "rescued": {a: rescued(p[a], answers[b], test.labels) for a, b in (NETWORKS, NETWORKS[::-1])},
-        "gradcam": saliency_check(run.model, test.images[:200], answers["ImprovedNet"][:200]),
+        "gradcam": {"random_weights": np.mean([np.nanmedian(each) for each in random]),
+                    "other_image": np.nanmedian(other)},
         "audit": label_audit(p, test.labels),
     }  # fmt: skip
 
@@ -189,16 +190,6 @@ def rescued(p: np.ndarray, other: np.ndarray, labels: np.ndarray) -> int:
     order = np.argsort(-p.max(1), kind="stable")
     worst = order[p.argmax(1)[order] != labels[order]][:8]
     return int((other[worst] == labels[worst]).sum())
-
-
-def saliency_check(model, images: np.ndarray, classes: np.ndarray) -> dict:
-    """Median rank correlations of Grad-CAM maps with those of random networks, and with those of another image."""
-    maps = explain.grad_cam(model, images, classes)
-    random = [explain.grad_cam(explain.randomised(model, seed), images, classes) for seed in range(3)]
-    return {
-        "random_weights": np.mean([np.nanmedian(explain.map_similarity(maps, other)) for other in random]),
-        "other_image": np.nanmedian(explain.map_similarity(maps, np.roll(maps, 1, axis=0))),
-    }
 
 
 def label_audit(p: dict, labels: np.ndarray) -> dict:
@@ -228,6 +219,28 @@ def by_label(name: str) -> dict:
     mean, std = groups.mean(), groups.std().add_suffix("_std")
     return {label: {"n": len(group), **mean.loc[label].to_dict(),
                     **({} if len(group) == 1 else std.loc[label].to_dict())} for label, group in groups}  # fmt: skip
+
+
+def without_cues(name: str) -> dict:
+    """Mean accuracies over seeds, as the runs recorded them, under the recipes of augmentation and some changes."""
+    recipes = ("as it is", "flips and crops only", "without augmentation")
+    cues = ("nothing", "pose, 10 degrees", "pose, 20 degrees", "place, 4 pixels", "place, 8 pixels",
+            "a square, 12 pixels a side", "colour")  # fmt: skip
+    recorded = [(trial.label, run.record["cues"]) for trial, run in experiments.stored(name)]
+    return {recipe: {cue: np.mean([values[cue] for label, values in recorded if label == recipe]) for cue in cues}
+            for recipe in recipes}  # fmt: skip
+
+
+def over_seeds(first: dict, labels: np.ndarray) -> dict:
+    """Mean and deviation of test scores over seeds, from the stored logits."""
+    each = {"BaselineNet": [first], "ImprovedNet": []}
+    epochs = {}
+    for trial, run in experiments.stored("seeds"):
+        each[trial.network].append(scores(run.logits["test"], labels))
+        epochs[trial.network] = trial.config.epochs
+    values = {name: pd.DataFrame(rows)[["accuracy", "macro_f1", "nll", "ece"]] for name, rows in each.items()}
+    return {name: {"n": len(frame), "epochs": epochs[name], **frame.mean(), **frame.std().add_suffix("_std")}
+            for name, frame in values.items()}  # fmt: skip
 
 
 def compare(published: dict, computed: dict) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.explain import grad_cam, last_block, map_similarity, randomised
+from helpers.explain import grad_cam, last_block, map_similarity, randomised, sanity_check
 from helpers.inference import infer, normalise, to_unit
 
 
@@ -116,6 +116,15 @@ def test_randomised_forgets_everything_and_leaves_the_original_alone(model, imag
             assert not torch.equal(tensor, weights[name]), name
         if "running_mean" in name:
             assert not tensor.any() and weights[name].any()
+
+
+def test_the_sanity_check_compares_with_random_networks_and_with_the_image_before(model, images, classes):
+    random, neighbour = sanity_check(model, images, classes)
+    maps = grad_cam(model, images, classes)
+    assert len(random) == 3
+    expected = map_similarity(maps, grad_cam(randomised(model, 1), images, classes))
+    np.testing.assert_allclose(random[1], expected, atol=1e-6)
+    np.testing.assert_allclose(neighbour[1:], map_similarity(maps[1:], maps[:-1]), atol=1e-6)
 
 
 def test_similarity_is_a_rank_correlation():

@@ -54,7 +54,7 @@ def test_a_probe_finds_what_is_linear():
     images[np.arange(600), 0, 3 * labels.astype(int)] = 255  # the class is a place in the first row
     images = np.maximum(images, rng.integers(0, 20, images.shape)).astype(np.uint8)
     parts = Part(images[:400], labels[:400]), Part(images[400:], labels[400:])
-    on_pixels, *after = features.linear_probe(models.build("BaselineNet"), *parts)
+    found = features.linear_probe(models.build("BaselineNet"), *parts)
     chance = Part(images[400:], rng.permutation(labels[400:]))
-    assert on_pixels > 0.25 and len(after) == 3
-    assert features.linear_probe(models.build("BaselineNet"), parts[0], chance)[0] < 0.2
+    assert list(found) == ["pixels", "stage_1", "stage_2", "stage_3"] and found["pixels"] > 0.25
+    assert features.linear_probe(models.build("BaselineNet"), parts[0], chance)["pixels"] < 0.2
