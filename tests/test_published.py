@@ -1,11 +1,14 @@
 """What is committed agrees with itself: results, README, abstract, notebooks, weights."""
 
+import collections
 import json
 import re
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import pypdf
 import pytest
 from test_pipeline import ABSOLUTE_PATH
 
@@ -47,6 +50,48 @@ def test_every_published_run_verifies(network, results):
 
 def test_the_pdf_keeps_to_fifteen_pages():
     assert render.page_count((REPORTS / "report.pdf").read_bytes()) <= 15
+
+
+def test_the_pdf_is_set_in_twelve_points():
+    sizes = collections.Counter()
+    for page in pypdf.PdfReader(REPORTS / "report.pdf").pages:
+        page.extract_text(visitor_text=lambda text, cm, tm, font, size: sizes.update({round(size, 1): len(text)}))
+    assert sizes.most_common(1)[0][0] == 12.0
+    assert sizes[12.0] > sum(sizes.values()) / 2
+
+
+def executed():
+    """All cells of the published notebooks, in order."""
+    return [cell for path in sorted((REPORTS / "notebooks").glob("*.ipynb")) for cell in nbformat.read(path, 4).cells]
+
+
+def test_every_figure_and_table_has_its_caption_below():
+    found = 0
+    for cell in executed():
+        outputs = [output.get("data", {}) for output in cell.get("outputs", [])]
+        for output, below in pairwise([*outputs, {}]):
+            picture, table = "image/png" in output, "<table" in output.get("text/html", "")
+            if picture or table or output.get("text/markdown", "").startswith("|"):
+                kind = "Figure" if picture else "Table"
+                assert re.match(rf"\*\*{kind} \d+\.\*\* \w", below.get("text/markdown", "")), cell.source
+                found += 1
+    assert found > 30
+
+
+def test_the_guide_leads_to_an_answer_for_every_mark():
+    guide = next(cell.source for cell in executed() if cell.source.startswith("# Guide to the brief"))
+    rows = re.findall(r"^\| (\d[a-d]) \|.*?\| (\d+) \| (.*) \|$", guide, re.MULTILINE)
+    assert [question for question, _, _ in rows] == "1a 1b 2a 2b 2c 2d 3a 3b 3c 3d".split()
+    assert [int(marks) for _, marks, _ in rows] == [10, 10, 5, 5, 10, 20, 10, 10, 10, 10]
+    text = "\n".join(cell.source for cell in executed() if cell.cell_type == "markdown")
+    html = (REPORTS / "report.html").read_text()
+    for question, _, places in rows:
+        labels = re.findall(r"#(sec-[\w-]+)\)", places)
+        assert labels, question
+        for label in labels:
+            assert re.search(rf'<a id="{label}"></a>\n+#+ [\d.]+ \w', text), (question, label)
+            assert f'id="{label}"' in html, (question, label)
+        assert re.search(rf"\*\*Questions? [^*]*{question}[^*]*\*\* \*[A-Z][^*]+\?\*", text), question
 
 
 def test_nothing_names_a_machine_or_a_person():
