@@ -44,7 +44,7 @@ bench: setup ## time training beside the way such coursework is usually written 
 	@$(PYTHON) -m helpers.bench
 
 test: setup ## run the tests
-	@$(PYTHON) -m pytest -q
+	@$(PYTHON) -m pytest -q -n auto --dist loadfile
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks

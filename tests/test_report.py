@@ -29,6 +29,10 @@ RESULTS = {
         "BaselineNet": {"parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510},
         "ImprovedNet": {"parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510},
     },
+    "seeds": {
+        "BaselineNet": {"n": 5, "epochs": 60, "accuracy": 0.7, "accuracy_std": 0.003},
+        "ImprovedNet": {"n": 3, "epochs": 15, "accuracy": 0.88, "accuracy_std": 0.0021},
+    },
 }
 
 
@@ -189,6 +193,7 @@ def test_readme_block_is_replaced_and_nothing_else():
     new = publish.updated_readme(text, RESULTS)
     assert new.startswith("before\n<!-- results -->\n| | BaselineNet | ImprovedNet |\n| --- | ---: | ---: |\n")
     assert "| Test accuracy | 70.00% [69.00%, 71.00%] | 90.00% [69.00%, 71.00%] |\n" in new
+    assert "| (70.00 ± 0.30)%, 5 seeds of 60 epochs | (88.00 ± 0.21)%, 3 seeds of 15 epochs |\n" in new
     assert "| 0.900 | 0.900 |" in new and "| Training time | 8 min | 2 h 38 min |" in new
     assert new.endswith("\n<!-- /results -->\nafter\n") and "old" not in new
     assert publish.updated_readme(new, RESULTS) == new

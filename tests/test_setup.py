@@ -114,10 +114,10 @@ def test_set_up_uses_the_active_environment_once(clone, tmp_path, variable):
     first = modules_run()
     assert any(call.endswith("-r requirements.txt") for call in first)
     assert any(call.endswith("-e .") for call in first)
-    assert modules_run() == ["-m pytest -q"]
+    assert modules_run() == ["-m pytest -q -n auto --dist loadfile"]
 
     (clone / "requirements.txt").touch()
-    assert modules_run() == ["-m pytest -q"]
+    assert modules_run() == ["-m pytest -q -n auto --dist loadfile"]
     with (clone / "requirements.txt").open("a") as file:
         file.write("one-more==1.0  # reason\n")
     assert modules_run() == first

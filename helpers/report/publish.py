@@ -115,6 +115,7 @@ def readme_table(values):
         rows = [
             ("Test accuracy", [_interval(test, "accuracy", "{:.2%}") for test in tests]),
             *((label, [_interval(test, key, form) for test in tests]) for label, key, form in ROWS),
+            ("Test accuracy over seeds", [_spread(values["seeds"][network]) for network in networks]),
             ("Parameters", [f"{run['parameters']:,}" for run in runs]),
             ("Epochs trained", [str(run["epochs"]) for run in runs]),
             ("Training time", [duration(run["seconds"]) for run in runs]),
@@ -132,6 +133,11 @@ def _interval(scores, key, form):
         return form.format(scores[key])
     low, high = form.format(scores[f"{key}_low"]), form.format(scores[f"{key}_high"])
     return f"{form.format(scores[key])} [{low}, {high}]"
+
+
+def _spread(seeds):
+    mean, deviation = (f"{100 * seeds[key]:.2f}" for key in ("accuracy", "accuracy_std"))
+    return f"({mean} ± {deviation})%, {seeds['n']} seeds of {seeds['epochs']} epochs"
 
 
 def duration(seconds):
