@@ -15,7 +15,7 @@ READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(
 # The kernel "python3" is to be this environment's, not one registered in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-.PHONY: help report quick verify retrain search seeds ablation bench test lab lint clean setup
+.PHONY: help report quick verify retrain search seeds ablation bench test torture lab lint clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -45,6 +45,9 @@ bench: setup ## time training beside the way such coursework is usually written 
 
 test: setup ## run the tests
 	@$(PYTHON) -m pytest -q -n auto --dist loadfile
+
+torture: setup ## kill trainings and damage files hundreds of times (10 minutes)
+	@$(PYTHON) -m pytest -q -n auto -m torture
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
