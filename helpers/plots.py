@@ -258,7 +258,7 @@ def flowchart(rows):
     """Boxes in rows, joined by arrows from left to right and from the end of a row to the start of the next.
 
     rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box. A
-    row that begins with such a box branches off from the box above it.
+    row that begins with such a box branches off from the box above it; one within a row is also passed by.
     """
     chart = Chart(WIDTH, 0.72 * len(rows))
     ax = chart.subplots()
@@ -278,6 +278,9 @@ def flowchart(rows):
             ax.text(j + 0.5, i + 0.62, text, ha="center", va="center", fontsize=7.5, linespacing=1.25)
             if j + 1 < len(row):
                 ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
+            if training and 0 < j < len(row) - 1 and not row[0][0].startswith("*"):
+                ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.14, i + 0.03, i + 0.03], color=MUTED, linewidth=1.1)
+                ax.annotate("", (j + 1.5, i + 0.14), (j + 1.5, i + 0.03), arrowprops=arrow)
         if i + 1 < len(rows):  # down, back to the left, and down again
             x = 0.5 if rows[i + 1][0][0].startswith("*") else len(row) - 0.5
             ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], color=MUTED, linewidth=1.1)
