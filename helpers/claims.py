@@ -19,10 +19,17 @@ class Claim(NamedTuple):
     measured: str
     verdict: str
 
+    def standing(self) -> str:
+        """The verdict in short: "holds", "holds in part" or "does not hold"."""
+        said = self.verdict.removeprefix("the contrary holds")
+        if said.startswith("holds") and "not" not in said and "contrary" not in said:
+            return "holds"
+        return "holds in part" if "holds" in said or said.startswith("only") else "does not hold"
+
 
 def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cues: pd.DataFrame,
-           training: Part, validation: Part, labels: np.ndarray) -> str:  # fmt: skip
-    """All claims as a Markdown table.
+           training: Part, validation: Part, labels: np.ndarray) -> list[Claim]:  # fmt: skip
+    """All claims of the reference.
 
     networks: BaselineNet and ImprovedNet. logits: theirs of the test images, (n, 10), and `labels` (n,) of these.
     before, after: their metrics.summary, as trained and after the temperature. cues: accuracies, a row a cue of
@@ -32,7 +39,7 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
     base, new = logits.values()
     ablation = experiments.table("ablation")
     probes = [features.linear_probe(run.model, training, validation)["stage_3"] for run in networks.values()]
-    rows = [
+    return [
         headline(*before.values()),
         capacity(train.evaluate(networks["BaselineNet"].model, training)[1], base, labels),
         texture(cues),
@@ -47,7 +54,11 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
         choices(ablation),
         checkpoint(networks, [r for t, r in experiments.stored("ablation") if t.config.schedule == "constant"]),
     ]
-    lines = ["| The reference says | Measured | Verdict |", f"|:{'-' * 26}|:{'-' * 56}|:{'-' * 18}|"]
+
+
+def as_markdown(rows: list[Claim]) -> str:
+    """The claims as a pipe table."""
+    lines = ["| The reference says | Measured | Verdict |", "|:--|:--|:--|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 

@@ -516,7 +516,7 @@ def trials(rows, scores):
     label's mean and, both ways, its deviation over seeds.
     """
     labels = list(dict.fromkeys(rows["label"]))
-    chart = Chart(WIDTH, 0.7 + 0.24 * len(labels))
+    chart = Chart(WIDTH, 0.6 + 0.2 * len(labels))
     axes = chart.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for ax, (score, title) in zip(axes, scores.items(), strict=True):
         first = rows.loc[rows["label"] == labels[0], score]

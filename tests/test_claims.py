@@ -113,6 +113,22 @@ def test_invariance_is_a_smaller_loss_not_a_higher_accuracy():
     assert claims.invariance(lower).verdict == "not shown"
 
 
+@pytest.mark.parametrize(("verdict", "standing"), [
+    ("holds, and is reproduced", "holds"), ("holds in points, not in proportion", "holds in part"),
+    ("only fewer mistakes as trained", "holds in part"), ("not shown for rotation; holds for shift", "holds in part"),
+    ("holds for Kaiming; the contrary holds for Adam", "holds in part"), ("the contrary holds", "does not hold"),
+    ("does not hold: less so than its successor", "does not hold"), ("not shown", "does not hold"),
+    ("makes no difference under the cosine", "does not hold"),
+])  # fmt: skip
+def test_verdicts_in_short(verdict, standing):
+    assert claims.Claim("", "", verdict).standing() == standing
+
+
+def test_as_markdown():
+    rows = [claims.Claim("a", "1 → 2", "holds"), claims.Claim("b", "", "not shown")]
+    assert claims.as_markdown(rows).splitlines()[2:] == ["| a | 1 → 2 | holds |", "| b |  | not shown |"]
+
+
 def test_checkpoint():
     def run(losses):
         best = int(np.argmin(losses)) + 1

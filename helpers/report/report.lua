@@ -149,8 +149,25 @@ local function bold(cell)
   return cell
 end
 
+-- Columns of much text share the width of the page by how much they hold; short tables stay as narrow as they are.
+local function share_width(tbl, rows)
+  local amount, longest, total, widest = {}, {}, 0, 0
+  for i = 1, #tbl.colspecs do
+    amount[i], longest[i] = 0, 0
+    for _, row in ipairs(rows) do
+      local length = #pandoc.utils.stringify(row.cells[i].contents)
+      amount[i], longest[i] = amount[i] + length, math.max(longest[i], length)
+    end
+    amount[i] = math.max(amount[i] / #rows, #pandoc.utils.stringify(tbl.head.rows[1].cells[i].contents)) ^ 0.6
+    total, widest = total + amount[i], widest + longest[i]
+  end
+  if widest < 110 then return end
+  for i, spec in ipairs(tbl.colspecs) do tbl.colspecs[i] = { spec[1], amount[i] / total } end
+end
+
 local function typst_table(tbl)
   local body = tbl.bodies[1] and tbl.bodies[1].body or {}
+  if #body > 0 then share_width(tbl, body) end
   for _, row in ipairs(tbl.head.rows) do row.cells = row.cells:map(bold) end
   for _, row in ipairs(body) do row.cells = row.cells:map(guard) end
   if #body <= 25 then return tbl end
