@@ -44,10 +44,10 @@ bench: setup ## time training beside the way such coursework is usually written 
 	@$(PYTHON) -m helpers.bench
 
 test: setup ## run the tests
-	@$(PYTHON) -m pytest -q -n auto --dist loadfile
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
 
 torture: setup ## kill trainings and damage files hundreds of times (10 minutes)
-	@$(PYTHON) -m pytest -q -n auto -m torture
+	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto -m torture
 
 lab: setup ## open the notebooks in JupyterLab
 	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
