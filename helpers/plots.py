@@ -418,11 +418,12 @@ def confusion_change(before, after):
     return chart
 
 
-def robustness(rows):
-    """Accuracy against severity: a panel of the mean over corruptions, then one a corruption; a line a network.
+def robustness(rows, score):
+    """A score against severity: a panel of the mean over corruptions, then one a corruption; a line a network.
 
-    rows: DataFrame of network, corruption, severity (0 is the images as they are) and accuracy (0..1).
+    rows: DataFrame of network, corruption, severity (0 is the images as they are) and the score, "accuracy" or "ece".
     """
+    top = 1 if score == "accuracy" else 0.5
     names, networks = list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
     columns = 5
     chart, colours = Chart(WIDTH, 1.3 * -(-(len(names) + 1) // columns) + 0.2), _colours(networks)
@@ -431,13 +432,14 @@ def robustness(rows):
         for network in networks:
             mine = rows[rows["network"] == network]
             mine = mine if name == "mean of all" else mine[mine["corruption"] == name]
-            line = mine.groupby("severity")["accuracy"].mean()
+            line = mine.groupby("severity")[score].mean()
             ax.plot(line.index, line, "-o", ms=2.5, color=colours[network], label=network)
         ax.set_title(name, fontsize=8, weight="bold" if name == "mean of all" else "normal")
-        ax.set(ylim=(0, 1), xticks=range(0, 6), yticks=(0, 0.5, 1))
+        ax.set(ylim=(0, top), xticks=range(0, 6), yticks=(0, top / 2, top))
         _percent(ax.yaxis)
     for ax in axes[len(names) + 1 :]:
         ax.remove()
+    chart.supylabel({"accuracy": "accuracy", "ece": "ECE"}[score], fontsize=8.5)
     chart.supxlabel("severity (0: images as they are)", fontsize=8.5)
     chart.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(networks))
     return chart

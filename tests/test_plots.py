@@ -62,7 +62,7 @@ CHARTS = {
     ),
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
-    "robustness": lambda: plots.robustness(SEVERITIES),
+    "robustness": lambda: plots.robustness(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
