@@ -151,8 +151,30 @@ def table(result: dict) -> pd.DataFrame:
     }).set_index(pd.Index(rows["what"], name="training ImprovedNet"))  # fmt: skip
 
 
+def stored() -> dict:
+    """The measurement in reports/bench.json."""
+    return json.loads(RESULT.read_text())
+
+
+def described(result: dict) -> str:
+    """Where and how it was measured, in a sentence or two."""
+    return (f"{result['device']}, PyTorch {result['torch']}: medians and ranges of {result['rounds']} rounds of "
+            f"{result['steps']} steps each, in turns. One float32 matrix product runs at {result['matmul_gflops']:.0f} "
+            f"GFLOP/s; training needs {result['peak_memory_gib']:.2f} GiB of memory at most.")  # fmt: skip
+
+
+def readme(text: str, result: dict) -> str:
+    """README's text with the block between `<!-- bench -->` and `<!-- /bench -->` made anew."""
+    rows = table(result).reset_index()
+    lines = [rows.columns, ["---", *["---:"] * (len(rows.columns) - 1)], *rows.to_numpy()]
+    block = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    start, end = "<!-- bench -->\n", "<!-- /bench -->"
+    before, rest = text.split(start)
+    return f"{before}{start}{block}\n\n{described(result)}\n{end}{rest.split(end)[1]}"
+
+
 def main() -> None:
-    """Measure, print, and store in reports/bench.json."""
+    """Measure, print, and store in reports/bench.json and README.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=40, help="steps a turn")
     parser.add_argument("--rounds", type=int, default=5)
@@ -167,8 +189,10 @@ def main() -> None:
                "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
     RESULT.with_suffix(".partial").write_text(json.dumps(result, indent=1) + "\n")
     os.replace(RESULT.with_suffix(".partial"), RESULT)
+    page = config.ROOT / "README.md"
+    page.write_text(readme(page.read_text(), result))
     print(table(result).to_string())
-    print(f"float32 matrix product: {result['matmul_gflops']:.0f} GFLOP/s; peak memory {memory:.2f} GiB")
+    print(described(result))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ def test_every_contender_takes_steps_and_the_table_follows(sample):
         assert abs(row["share_of_matmul"] * result["matmul_gflops"] / row["gflops"] - 1) < 1e-6
     assert result["rows"][0]["times_usual"] == 1
     assert bench.table(result).shape == (4, 5)
+    whole = {**result, "device": "a CPU", "torch": "2", "rounds": 1, "steps": 1, "peak_memory_gib": 1.234}
+    page = bench.readme("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", whole)
+    assert page.startswith("before\n<!-- bench -->\n| training ImprovedNet | images/s |") and "old" not in page
+    assert page.count("\n| ") == 6 and "1.23 GiB" in page and page.endswith("\n<!-- /bench -->\nafter\n")
+    assert bench.readme(page, whole) == page
 
 
 def ours(part, cfg):
@@ -35,3 +40,8 @@ def test_the_usual_way_trains_as_ours_does(sample):
     assert abs(passes[0] - passes[1]) < 0.3 and max(passes) < 2.4
     x, y = bench.PILImages(sample[0], IMPROVED)[3]
     assert x.shape == (3, 32, 32) and x.dtype == torch.float32 and y == sample[0].labels[3]
+
+
+def test_readme_shows_what_is_stored():
+    text = (bench.config.ROOT / "README.md").read_text()
+    assert bench.readme(text, bench.stored()) == text, "README.md and reports/bench.json differ: run make bench"
