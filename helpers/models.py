@@ -18,7 +18,8 @@ class BaselineNet(nn.Sequential):
             nn.Conv2d(3, 6, 2), nn.ReLU(), nn.MaxPool2d(2),  # 31 -> 15
             nn.Conv2d(6, 16, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16 -> 8
             nn.Conv2d(16, 32, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
-            nn.Flatten(), nn.Linear(288, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+            nn.Flatten(), nn.Linear(288, 120), nn.ReLU(),
+            nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
         )  # fmt: skip
 
 
@@ -41,7 +42,8 @@ class ImprovedNet(nn.Sequential):
 
     def __init__(self, width: int = 32, norm: bool = True, dropout: float = 0.5, kaiming: bool = True):
         super().__init__(
-            *stage(3, width, norm), *stage(width, 2 * width, norm), *stage(2 * width, 4 * width, norm),  # 32 -> 4
+            *stage(3, width, norm), *stage(width, 2 * width, norm),  # 32 -> 16 -> 8
+            *stage(2 * width, 4 * width, norm),  # 8 -> 4
             nn.Flatten(), nn.Dropout(dropout), nn.Linear(64 * width, 8 * width), nn.ReLU(),
             nn.Dropout(dropout), nn.Linear(8 * width, 10),
         )  # fmt: skip
