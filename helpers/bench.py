@@ -7,7 +7,6 @@ after another, a DataLoader with two workers, the default memory layout, float32
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -23,7 +22,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import config, data, models, train
+from helpers import config, data, files, markdown, models, train
+from helpers.command import ending
 from helpers.config import IMPROVED, TrainConfig
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
 from helpers.torchvision_compat import transforms_v2 as T
@@ -164,13 +164,9 @@ def described(result: dict) -> str:
 
 
 def readme(text: str, result: dict) -> str:
-    """README's text with the block between `<!-- bench -->` and `<!-- /bench -->` made anew."""
-    rows = table(result).reset_index()
-    lines = [rows.columns, ["---", *["---:"] * (len(rows.columns) - 1)], *rows.to_numpy()]
-    block = "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-    start, end = "<!-- bench -->\n", "<!-- /bench -->"
-    before, rest = text.split(start)
-    return f"{before}{start}{block}\n\n{described(result)}\n{end}{rest.split(end)[1]}"
+    """README's text with its block `bench` made anew."""
+    rows = table(result).reset_index().astype(str)
+    return markdown.fill(text, "bench", f"{markdown.pipe_table(rows.columns, rows.to_numpy())}\n\n{described(result)}")
 
 
 def main() -> None:
@@ -187,18 +183,14 @@ def main() -> None:
     result = measure(training, IMPROVED, device, options.steps, options.rounds)
     result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
                "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
-    RESULT.with_suffix(".partial").write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(RESULT.with_suffix(".partial"), RESULT)
     page = config.ROOT / "README.md"
-    page.write_text(readme(page.read_text(), result))
+    new_page = readme(page.read_text(), result)
+    files.write(RESULT, json.dumps(result, indent=1) + "\n")
+    files.write(page, new_page)
     print(table(result).to_string())
     print(described(result))
 
 
 if __name__ == "__main__":
-    try:
+    with ending("Stopped; nothing was stored."):
         main()
-    except (data.DataError, OSError, subprocess.CalledProcessError) as problem:
-        raise SystemExit(str(problem)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped; nothing was stored.") from None

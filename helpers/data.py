@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
+from helpers import files
+from helpers.command import Problem, ending
 from helpers.config import ROOT
 
 CACHE = ROOT / "data"
@@ -58,7 +60,7 @@ def first(part: Part, count: int) -> Part:
     return Part(part.images[:count], part.labels[:count])
 
 
-class DataError(RuntimeError):
+class DataError(Problem):
     """CIFAR-10 is not to be had, or is not what it should be."""
 
 
@@ -96,15 +98,10 @@ def _from_cache() -> dict[str, Part]:
 
 
 def _write_cache(parts: dict[str, Part]) -> None:
-    """Whole files or none: each is written beside its place and moved there."""
-    CACHE.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
-        partial = CACHE / f".{name}-{os.getpid()}.npz"
-        try:
-            np.savez(partial, images=part.images, labels=part.labels)
-            os.replace(partial, CACHE / f"{name}.npz")
-        finally:
-            partial.unlink(missing_ok=True)
+        content = io.BytesIO()
+        np.savez(content, images=part.images, labels=part.labels)
+        files.write(CACHE / f"{name}.npz", content.getbuffer())
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
@@ -258,7 +255,5 @@ def test(profile: str) -> Part:
 
 
 if __name__ == "__main__":
-    try:
+    with ending():
         obtain()
-    except DataError as error:
-        raise SystemExit(str(error)) from None

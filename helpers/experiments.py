@@ -22,6 +22,7 @@ import scipy.stats
 import torch
 
 from helpers import config, data, inference, metrics, robustness, runs, train
+from helpers.command import Problem, ending
 from helpers.config import BASELINE, IMPROVED, TrainConfig
 from helpers.data import Part
 
@@ -124,7 +125,8 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
     """Train the trials that `store` lacks, `jobs` at a time (-1: one for each core), and yield a line for each.
 
     Runs where joblib.parallel_config says: by default in processes of this machine. When all trials are stored, runs
-    of earlier versions of the experiment are removed. Raises what a trial raises; the trials before it are kept.
+    of earlier versions of the experiment are removed. Raises Diverged, when all others are stored, if a trial does, and
+    Problem if a process is killed.
     """
     parts = parts_of(experiment)
     folders = {trial: store / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
@@ -133,17 +135,40 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
     missing = [trial for trial, folder in folders.items() if not (folder / wanted).exists()]
     yield f"{len(folders) - len(missing)} of {len(folders)} runs are stored already"
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    work = parallel(joblib.delayed(train_trial)(trial, experiment, device) for trial in missing)
-    for done, (trial, run) in enumerate(work, 1):
-        record = {key: value for key, value in run.record.items() if key != "files"}
-        history = {"first_losses": run.first_losses, "epochs": run.history.to_dict("records")}
-        logits = {name: torch.from_numpy(z) for name, z in run.logits.items()}
-        runs.save(folders[trial], record, history, **({"logits": logits} if logits else {}))
-        accuracy, minutes = at_checkpoint(run)["validation_accuracy"], run.record["seconds"] / 60
-        yield (f"{done} of {len(missing)}: {trial.label}, seed {trial.seed}: validation {accuracy:.2%}, "
-               f"{minutes:.1f} min")  # fmt: skip
+    work = parallel(joblib.delayed(_attempt)(trial, experiment, device) for trial in missing)
+    diverged = []
+    try:
+        for done, (trial, run) in enumerate(work, 1):
+            if isinstance(run, train.Diverged):
+                diverged.append(f"{trial.label}, seed {trial.seed}: {run}")
+                outcome = str(run)
+            else:
+                _keep(run, folders[trial])
+                accuracy, minutes = at_checkpoint(run)["validation_accuracy"], run.record["seconds"] / 60
+                outcome = f"validation {accuracy:.2%}, {minutes:.1f} min"
+            yield f"{done} of {len(missing)}: {trial.label}, seed {trial.seed}: {outcome}"
+    except BrokenProcessPool:
+        raise Problem("A process was killed, mostly for want of memory: run fewer at once with --jobs.") from None
+    if diverged:
+        raise train.Diverged(diverged[0])
     for superseded in set(store.glob("*-*")) - set(folders.values()):
         shutil.rmtree(superseded)
+
+
+def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Run | train.Diverged]:
+    """A trial that diverges is handed back, so that it does not stop those beside it."""
+    try:
+        return train_trial(trial, experiment, device)
+    except train.Diverged as error:
+        return trial, error
+
+
+def _keep(run: runs.Run, folder: Path) -> None:
+    """Store what a worker found, without weights."""
+    record = {key: value for key, value in run.record.items() if key != "files"}
+    history = {"first_losses": run.first_losses, "epochs": run.history.to_dict("records")}
+    logits = {name: torch.from_numpy(z) for name, z in run.logits.items()}
+    runs.save(folder, record, history, **({"logits": logits} if logits else {}))
 
 
 def at_checkpoint(run: runs.Run) -> pd.Series:
@@ -154,7 +179,7 @@ def at_checkpoint(run: runs.Run) -> pd.Series:
 def stored(name: str) -> list[tuple[Trial, runs.Run]]:
     """The trials of an experiment with their runs, verified. Raises TrainingNeeded if one is missing."""
     experiment, by_content = EXPERIMENTS[name], {}
-    for run in map(runs.load, sorted((config.EXPERIMENTS / name).glob("*-*"))):
+    for run in map(runs.load, sorted((config.EXPERIMENTS / name).glob("[!.]*-*"))):
         current = run.record["images"] == experiment.images and run.record["recipe"] == train.RECIPE
         if current and (run.logits or not experiment.keep_logits):
             by_content[run.record["network"], TrainConfig(**run.record["config"]), run.record["seed"]] = run
@@ -239,19 +264,13 @@ def place(cluster: str | None):
         try:
             client = Client(cluster, timeout=5)
         except (OSError, ValueError) as error:
-            raise ValueError(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
+            raise Problem(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
         with client, joblib.parallel_config("dask"):
             if any(threads > 1 for threads in client.nthreads().values()):  # they would share one random generator
-                raise ValueError("a worker of the cluster has several threads: start it with `--nthreads 1`.")
+                raise Problem("a worker of the cluster has several threads: start it with `--nthreads 1`.")
             yield
 
 
 if __name__ == "__main__":
-    try:
+    with ending("Stopped here (a cluster finishes what it has begun). The same command goes on."):
         main()
-    except (data.DataError, OSError, ValueError, train.Diverged, runs.TrainingNeeded) as problem:
-        raise SystemExit(str(problem)) from None
-    except BrokenProcessPool:
-        raise SystemExit("A process was killed, mostly for want of memory: run fewer at once with --jobs.") from None
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped here (a cluster finishes what it has begun). The same command goes on.") from None

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers import runs
+from helpers.command import Problem, ending
 from helpers.config import CLASSES, NETWORKS
 from helpers.inference import Prediction, infer
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused before it is decoded
 
 
-class NotAnImage(ValueError):
+class NotAnImage(Problem):
     """A file that cannot be classified, and why."""
 
 
@@ -68,11 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--network", choices=NETWORKS, default="ImprovedNet")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
     options = parser.parse_args(arguments)
-    try:
-        model = runs.published(options.network).model
-    except (FileNotFoundError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    model = runs.published(options.network).model
     failed = False
     for path in options.images:
         try:
@@ -93,4 +90,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with ending():
+        sys.exit(main())

@@ -6,11 +6,9 @@ data.
 """
 
 import argparse
-import contextlib
 import functools
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -22,19 +20,14 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from helpers import config, data, models, train
+from helpers import config, data, files, models, train
+from helpers.command import Problem, ending
 from helpers.config import TrainConfig
 from helpers.data import Part
-
-try:
-    import fcntl
-except ImportError:  # Windows has none: two processes may train the same run there
-    fcntl = None
 
 REPLAY_TOLERANCE = 0.05  # nats: processors round differently, and twenty steps let that grow
 FILES = ("history.json", "weights.safetensors", "logits.safetensors")
@@ -53,12 +46,12 @@ class Run(NamedTuple):
     logits: dict[str, np.ndarray]
 
 
-class CorruptRun(ValueError):
+class CorruptRun(Problem):
     """A stored run is not what its record says."""
 
 
-class TrainingNeeded(RuntimeError):
-    """A run is missing and may not be trained here: it takes too long, or another process trains it."""
+class TrainingNeeded(Problem):
+    """A run is missing and may not be trained here: it takes too long."""
 
 
 def identity(network: str, cfg: TrainConfig, seed: int, digests: dict, recipe: int = train.RECIPE) -> str:
@@ -78,7 +71,7 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
     """Load the run with this identity if it is stored and verifies; train it and keep it in the cache if it is missing.
 
     changes: hyper-parameters that differ from the profile's, by network: {"ImprovedNet": {"epochs": 20}}.
-    Raises CorruptRun, or TrainingNeeded if the estimate exceeds `train_minutes` or another process trains this run.
+    Raises CorruptRun, TrainingNeeded if the estimate exceeds `train_minutes`, files.Busy if another process trains it.
     """
     cfg = config.train_config(network, profile, **(changes or {}).get(network, {}))
     parts = data.train_validation(profile)
@@ -107,7 +100,7 @@ def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: t
     code = commit()  # before training: the code may be edited while it runs
     log = (lambda line: None) if quiet else functools.partial(print, flush=True)
     fresh = models.build(network)
-    with only_here(_state(name).with_suffix(".lock")):
+    with files.only_here(_state(name).with_suffix(".lock"), f"training {name}"):
         trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
         record = {
             "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
@@ -130,19 +123,6 @@ def _state(name: str) -> Path:
     return config.CACHE / "states" / f"{name}.pt"
 
 
-@contextlib.contextmanager
-def only_here(lock: Path):
-    """Hold a lock file, which the system frees however this process ends. Raises TrainingNeeded if another holds it."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainingNeeded(f"another process is training {lock.stem}: wait for it to finish.") from None
-        yield
-
-
 def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.Tensor]) -> None:
     """Write the run beside its place and move it there whole. tensors: what to keep as weights and as logits."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -150,21 +130,13 @@ def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.T
         partial = Path(partial) / folder.name
         partial.mkdir()
         (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
-        for name, kept in tensors.items():
-            save_file({k: v.contiguous() for k, v in kept.items()}, partial / f"{name}.safetensors")
-            (partial / f"{name}.safetensors").chmod(0o644)  # safetensors lets the owner alone read its files
-        digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        for name, kept in tensors.items():  # safetensors' own file writing has errors of its own for a full disk
+            content = safetensors.torch.save({k: v.contiguous() for k, v in kept.items()})
+            (partial / f"{name}.safetensors").write_bytes(content)
+        digests = {path.name: files.digest(path) for path in sorted(partial.iterdir())}
         record = {**record, "files": digests | {"run.json": record_digest(record)}}
         (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
-        superseded = partial.with_name("superseded")
-        if folder.exists():
-            os.replace(folder, superseded)
-        try:
-            os.replace(partial, folder)
-        except BaseException:  # back with the old run, or the temporary folder takes it along
-            if superseded.exists():
-                os.replace(superseded, folder)
-            raise
+        files.replace(partial, folder)
 
 
 def load(folder: Path) -> Run:
@@ -184,18 +156,18 @@ def load(folder: Path) -> Run:
     if not intact:
         raise _corrupt(folder, "run.json")
     for name, digest in digests.items():
-        if name not in FILES or not (folder / name).is_file() or file_digest(folder / name) != digest:
+        if name not in FILES or not (folder / name).is_file() or files.digest(folder / name) != digest:
             raise _corrupt(folder, name)
     history, model, logits = json.loads((folder / "history.json").read_text()), None, {}
     try:
         if "weights.safetensors" in digests:
             model = models.build(network)
-            model.load_state_dict(load_file(folder / "weights.safetensors"))
+            model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
             model.eval()
-    except (SafetensorError, RuntimeError) as error:
+    except (safetensors.SafetensorError, RuntimeError) as error:
         raise _corrupt(folder, "weights.safetensors") from error
     if "logits.safetensors" in digests:
-        logits = {part: z.numpy() for part, z in load_file(folder / "logits.safetensors").items()}
+        logits = {part: z.numpy() for part, z in safetensors.torch.load_file(folder / "logits.safetensors").items()}
     return Run(model, pd.DataFrame(history["epochs"]), history["first_losses"], record, logits)
 
 
@@ -208,10 +180,10 @@ def _corrupt(folder: Path, name: str) -> CorruptRun:
 
 
 def published(network: str) -> Run:
-    """The committed run of a network. Raises FileNotFoundError if there is none."""
+    """The committed run of a network. Raises TrainingNeeded if there is none."""
     folders = sorted(config.PUBLISHED.glob(f"{network}-*"))
     if not folders:
-        raise FileNotFoundError(f"there is no trained {network} in reports/runs: run `make retrain`.")
+        raise TrainingNeeded(f"there is no trained {network} in reports/runs: run `make retrain`.")
     return load(folders[-1])
 
 
@@ -240,11 +212,6 @@ def check_replay(run: Run, replayed: list[float], device: train.Device) -> str:
 def when_where(record: dict) -> str:
     """When, where and how long a run was trained, in words."""
     return f"trained on {record['date']} on {record['device']} in {record['seconds'] / 60:.0f} min"
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def record_digest(record: dict) -> str:
@@ -287,9 +254,5 @@ if __name__ == "__main__":
     parser.add_argument("networks", nargs="*", default=config.NETWORKS, help="which networks (default: both)")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     arguments = parser.parse_args()
-    try:
+    with ending("Stopped. The same command goes on from the last finished epoch."):
         retrain(arguments.device, arguments.networks)
-    except (data.DataError, OSError, ValueError, train.Diverged, TrainingNeeded) as problem:
-        raise SystemExit(str(problem)) from None
-    except KeyboardInterrupt:
-        raise SystemExit("Stopped. The same command goes on from the last finished epoch.") from None

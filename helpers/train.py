@@ -1,7 +1,7 @@
 """Training: one plain loop, the checkpoint of the lowest validation loss, exact resume."""
 
+import io
 import math
-import os
 import platform
 import re
 import time
@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from helpers import augment, models
+from helpers import augment, files, models
+from helpers.command import Problem
 from helpers.config import TrainConfig
 from helpers.data import Part
 from helpers.inference import infer, normalise, to_unit
@@ -46,7 +47,7 @@ class Trained(NamedTuple):
     devices: list[str]
 
 
-class Diverged(RuntimeError):
+class Diverged(Problem):
     """The loss is no longer finite."""
 
 
@@ -185,11 +186,10 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
 
 
 def _save(path: Path, model, optimizer, best, history, first_losses, devices) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    content = io.BytesIO()  # torch.save has errors of its own for a full disk
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
-                "first_losses": first_losses, "devices": devices}, partial)  # fmt: skip
-    os.replace(partial, path)
+                "first_losses": first_losses, "devices": devices}, content)  # fmt: skip
+    files.write(path, content.getvalue())
 
 
 def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, list, list]:

@@ -8,7 +8,6 @@ does not compute counts as a disagreement.
 
 import json
 import math
-import sys
 
 import numpy as np
 import pandas as pd
@@ -18,6 +17,7 @@ import scipy.stats
 import sklearn.metrics
 
 from helpers import config, data, experiments, explain, features, inference, robustness, runs, traps
+from helpers.command import Problem, ending
 from helpers.config import CLASSES, NETWORKS
 
 TOLERANCE = 2e-4  # relative, or absolute below 1: float32 on another processor, and six recorded digits
@@ -26,7 +26,7 @@ SMALL_TOLERANCE = 1.5e-3  # shares of 2,000 images, and of 5,000 disturbed ones:
 BOOTSTRAP_TOLERANCE = 0.2  # of the width of an interval: other draws of the same bootstrap
 
 
-class Disagreement(ValueError):
+class Disagreement(Problem):
     """A published number is not what the stored runs give."""
 
 
@@ -297,12 +297,10 @@ def check(published: dict) -> int:
 def main() -> None:
     """Verify the committed results.json."""
     path = config.ROOT / "reports" / "results.json"
-    try:
-        count = check(json.loads(path.read_text()))
-    except (OSError, ValueError, data.DataError, runs.TrainingNeeded) as problem:
-        sys.exit(str(problem))
+    count = check(json.loads(path.read_text()))
     print(f"All {count} values of {path.name} verify.")
 
 
 if __name__ == "__main__":
-    main()
+    with ending():
+        main()

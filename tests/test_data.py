@@ -176,7 +176,7 @@ def test_a_damaged_cache_is_refused_and_replaced(small, archive, damage, capsys)
     assert capsys.readouterr().out.count("  no: ") == 1
 
 
-@pytest.mark.parametrize("failing", ["np.savez", "os.replace"])
+@pytest.mark.parametrize("failing", ["Path.write_bytes", "os.replace"])
 def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, failing):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
@@ -185,11 +185,11 @@ def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, f
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(f"helpers.data.{failing}", fail)
+        patch.setattr(f"helpers.files.{failing}", fail)
         with pytest.raises(data.DataError, match="cannot be written to .*: No space left on device"):
             data.obtain()
         assert list(data.CACHE.iterdir()) == []
-        patch.setattr(f"helpers.data.{failing}", interrupt)
+        patch.setattr(f"helpers.files.{failing}", interrupt)
         with pytest.raises(KeyboardInterrupt):
             data.obtain()
         assert list(data.CACHE.iterdir()) == []

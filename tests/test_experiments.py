@@ -12,6 +12,7 @@ import scipy.stats
 from dask.distributed import LocalCluster
 
 from helpers import config, data, experiments, metrics, runs, train
+from helpers.command import Problem
 from helpers.experiments import Experiment, Trial
 
 SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
@@ -90,7 +91,7 @@ def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_pat
 
 def test_workers_that_would_share_random_numbers_are_refused():
     with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None, processes=False) as cluster:
-        with pytest.raises(ValueError, match="several threads: start it with `--nthreads 1`"):
+        with pytest.raises(Problem, match="several threads: start it with `--nthreads 1`"):
             with experiments.place(cluster.scheduler_address):
                 pass
 
@@ -124,6 +125,15 @@ def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeyp
     assert len(list(store.iterdir())) == 1
     assert conduct(store)[0] == "1 of 3 runs are stored already"
     assert len(epochs) == 6 and len(experiments.stored("tiny")) == 3
+
+
+def test_a_trial_that_diverges_does_not_stop_the_others(store, monkeypatch):
+    hot = TINY.trials[1]._replace(config=dataclasses.replace(SHORT, peak_rate=1e30))
+    work = experiments.conduct(TINY._replace(trials=[TINY.trials[0], hot, TINY.trials[2]]), store, "cpu", 1)
+    lines = []
+    with pytest.raises(train.Diverged, match=f"{hot.label}, seed {hot.seed}: .* not finite in epoch 1: lower peak_rate"):
+        lines += work
+    assert len(list(store.iterdir())) == 2
 
 
 def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):

@@ -39,17 +39,17 @@ def picture(tmp_path):
 
 
 def test_without_a_published_run_one_line_says_what_to_do(picture, capsys):
-    assert predict.main([str(picture[0])]) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and err == "there is no trained ImprovedNet in reports/runs: run `make retrain`.\n"
+    with pytest.raises(runs.TrainingNeeded, match="^there is no trained ImprovedNet in .*: run `make retrain`.$"):
+        predict.main([str(picture[0])])
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_damaged_published_run_is_one_line(model, picture, capsys):
     (folder,) = config.PUBLISHED.iterdir()
     (folder / "weights.safetensors").write_bytes(b"")
-    assert predict.main([str(picture[0])]) == 1
-    out, err = capsys.readouterr()
-    assert out == "" and "weights.safetensors is missing or differs" in err and err.count("\n") == 1
+    with pytest.raises(runs.CorruptRun, match="^Improved.*weights.safetensors is missing or differs.*$"):
+        predict.main([str(picture[0])])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("network", config.NETWORKS)

@@ -1,15 +1,17 @@
 """The road from executed notebooks to the report, on two notebooks of a few cells."""
 
 import base64
+import contextlib
 import json
 import re
+import sys
 from copy import deepcopy
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import config, verify
+from helpers import config, files, verify
 from helpers.report import ReportError, __main__, bibliography, publish, render
 from helpers.report.resolve import cell_options, resolve
 
@@ -197,7 +199,7 @@ def test_readme_block_is_replaced_and_nothing_else():
     assert "| 0.900 | 0.900 |" in new and "| Training time | 8 min | 2 h 38 min |" in new
     assert new.endswith("\n<!-- /results -->\nafter\n") and "old" not in new
     assert publish.updated_readme(new, RESULTS) == new
-    with pytest.raises(ReportError, match="README.md has no block"):
+    with pytest.raises(ValueError, match="README.md has no block"):
         publish.updated_readme("nothing", RESULTS)
     with pytest.raises(ReportError, match="needs 'runs'"):
         publish.readme_table({"test": RESULTS["test"]})
@@ -213,6 +215,16 @@ def test_abstract_is_filled_and_a_missing_number_is_named(tmp_path):
         publish.metadata({"test": {}}, "full", path)
 
 
+def status(*arguments):
+    """Run the command; its exit status, with the last words where Python prints them."""
+    try:
+        __main__.main(arguments)
+    except SystemExit as end:
+        print(end.code, file=sys.stderr)
+        return 1 if isinstance(end.code, str) else end.code
+    return 0
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder of notebook sources, a simple meta.yaml, and the command line that uses them."""
@@ -226,7 +238,7 @@ def project(tmp_path, monkeypatch):
         nbformat.write(notebook(*cells), tmp_path / "notebooks" / f"{name}.ipynb")
 
     def run(*options):
-        return __main__.main(["--profile", "smoke", "--notebooks", "notebooks", "--output", "out", *options])
+        return status("--profile", "smoke", "--notebooks", "notebooks", "--output", "out", *options)
 
     return source, run, tmp_path / "out"
 
@@ -261,6 +273,51 @@ def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
     assert [path.name for path in (config.CACHE / "executed").iterdir()] == ["smoke"]
 
 
+def test_two_reports_are_not_made_at_once(project, capsys):
+    pytest.importorskip("fcntl")
+    _, run, output = project
+    with files.only_here(config.CACHE / "report.lock", "at it"):
+        assert run() == 1
+    assert capsys.readouterr().err.startswith("another process is making a report here: wait for it to finish.")
+    assert not output.exists()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing cleans up after it."""
+
+
+@pytest.mark.parametrize("moment", range(1, 7))
+@pytest.mark.parametrize("end", [Killed, KeyboardInterrupt])
+def test_a_report_stopped_while_it_is_put_in_place_is_made_whole(tmp_path, monkeypatch, moment, end):
+    """Six moves: the finished folder, README, the notebooks, and three files."""
+    output, readme, built = tmp_path / "out", tmp_path / "README.md", tmp_path / "out" / ".building"
+
+    def report(generation):
+        with files.scratch(built):
+            (built / "notebooks").mkdir()
+            for name in ("notebooks/a.ipynb", "results.json", "report.html", "report.pdf", "README.md"):
+                (built / name).write_text(generation)
+            publish.put_all(built, output, readme)
+
+    report("first")
+    replace, moves = files.replace, []
+
+    def stop(source, target):
+        moves.append(target)
+        if len(moves) == moment:
+            raise end
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "replace", stop)
+        with contextlib.suppress(end):
+            report("second")
+    publish.finish(output, readme)  # as the next command does
+    generation = "first" if moment == 1 else "second"  # the first move decides
+    assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {generation}
+    assert sorted(path.name for path in output.iterdir()) == ["notebooks", "report.html", "report.pdf", "results.json"]
+
+
 def test_rendering_needs_executed_notebooks(project, capsys):
     assert project[1]("--render-only") == 1
     assert "run without --render-only first" in capsys.readouterr().err
@@ -291,7 +348,7 @@ def test_only_the_published_report_touches_readme_once_its_numbers_verify(pair, 
         for name, nb in pair.items():
             nbformat.write(nb, executed / f"{name}.ipynb")
         failed = profile == "full" and not other and not verified
-        assert __main__.main(["--profile", profile, "--render-only", *other]) == failed
+        assert status("--profile", profile, "--render-only", *other) == failed
         assert ("do not verify" in capsys.readouterr().err) == failed
         assert ("ImprovedNet" in readme.read_text()) == touched
         assert (tmp_path / "reports" / "report.html").exists() == touched

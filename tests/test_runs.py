@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import config, data, models, runs, train
+from helpers import config, data, files, models, runs, train
 
 CPU = train.Device("cpu", torch.float32)
 CHANGES = {"BaselineNet": {"epochs": 2, "batch_size": 120}}
@@ -288,7 +288,7 @@ def test_an_interrupted_training_goes_on(sample, monkeypatch, capsys):
     assert same(resumed.model, load_or_train(sample).model)
 
 
-@pytest.mark.parametrize("failing", ["save_file", "file_digest", "os.replace"])
+@pytest.mark.parametrize("failing", ["runs.safetensors.torch.save", "files.digest", "files.os.replace"])
 def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, failing):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
@@ -297,7 +297,7 @@ def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, fa
     with monkeypatch.context() as patch:
 
         def break_and_save(*arguments, **tensors):  # not earlier: training replaces its state file by the same means
-            patch.setattr(f"helpers.runs.{failing}", fail)
+            patch.setattr(f"helpers.{failing}", fail)
             save(*arguments, **tensors)
 
         patch.setattr(runs, "save", break_and_save)
@@ -324,7 +324,7 @@ def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch):
     command = [sys.executable, "-c", ANOTHER_PROCESS, lock]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout.readline() == b"locked\n"
-        with monkeypatch.context() as patch, pytest.raises(runs.TrainingNeeded) as caught:
+        with monkeypatch.context() as patch, pytest.raises(files.Busy) as caught:
             patch.setattr(train, "fit", refuse)
             train_again(sample)
         assert str(caught.value) == f"another process is training {folder.name}: wait for it to finish."
@@ -338,7 +338,7 @@ def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch):
 
 
 def test_there_is_no_published_run(monkeypatch):
-    with pytest.raises(FileNotFoundError, match="there is no trained BaselineNet in reports/runs: run `make retrain`"):
+    with pytest.raises(runs.TrainingNeeded, match="there is no trained BaselineNet .*: run `make retrain`"):
         runs.published("BaselineNet")
 
 
@@ -355,7 +355,7 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
     for rate in (0.01, 0.02):  # the same run again; another recipe
         short(rate)
         with monkeypatch.context() as patch:
-            patch.setattr(runs, "save_file", fail)
+            patch.setattr(runs.safetensors.torch, "save", fail)
             with pytest.raises(OSError, match="No space left"):
                 runs.retrain("cpu", ["BaselineNet"])
         assert {path.name: path.read_bytes() for path in old.iterdir()} == before
@@ -370,10 +370,10 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
 
 @pytest.mark.parametrize(
     ("trouble", "says"),
-    [("lock", "another process is training BaselineNet-"), (data.DataError, "out of order"),
+    [("lock", "another process is training "), (data.DataError, "out of order"),
      (KeyboardInterrupt, "Stopped. The same command goes on"), (train.Diverged, "out of order")],
 )  # fmt: skip
-def test_the_command_fails_with_one_line(sample, short, monkeypatch, trouble, says):
+def test_the_command_fails_with_one_line(sample, short, monkeypatch, capsys, trouble, says):
     def fail(*arguments):
         raise trouble("out of order")
 
@@ -382,13 +382,16 @@ def test_the_command_fails_with_one_line(sample, short, monkeypatch, trouble, sa
     with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
         if trouble == "lock":
             name, _ = runs.run_name("BaselineNet", config.train_config(0, 0), 0, sample)
-            stack.enter_context(runs.only_here(config.CACHE / "states" / f"{name}.lock"))
+            stack.enter_context(files.only_here(config.CACHE / "states" / f"{name}.lock", "training it"))
         else:
             patch.setattr(train, "fit", fail)
         patch.delitem(sys.modules, "helpers.runs")
         with pytest.raises(SystemExit) as caught:
             runpy.run_module("helpers.runs", run_name="__main__")
-    assert caught.value.code.startswith(says) and "\n" not in caught.value.code  # printed to stderr, status 1
+    if trouble is KeyboardInterrupt:
+        assert caught.value.code == 130 and capsys.readouterr().err.startswith(f"\n{says}")
+    else:
+        assert caught.value.code.startswith(says) and "\n" not in caught.value.code  # printed to stderr, status 1
     assert not config.PUBLISHED.exists()
 
 

@@ -10,6 +10,8 @@
 Only resolve.py gives numbers, so the notebooks, the HTML and the PDF cannot disagree.
 """
 
+from helpers.command import Problem
 
-class ReportError(Exception):
+
+class ReportError(Problem):
     """Something the author can put right, said in one sentence."""

@@ -1,15 +1,14 @@
 """The command line: `python -m helpers.report --profile full`."""
 
 import argparse
-import sys
-import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 
-from helpers import config, data, runs, verify
+from helpers import config, files, verify
+from helpers.command import ending
 
 from . import ReportError, bibliography, execute, publish, render
 from .resolve import resolve
@@ -19,26 +18,25 @@ DEFAULT_OUTPUT = {profile: REPORTS if profile == "full" else REPORTS / profile f
 
 
 def main(arguments=None):
-    """Make a report; returns the exit status."""
+    """Make a report."""
     options = _options(arguments)
     output = (options.output or DEFAULT_OUTPUT[options.profile]).resolve()
     executed = config.CACHE / "executed" / options.profile
     published = options.profile == "full" and output == REPORTS
+    readme = config.ROOT / "README.md" if published else None
+    stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
     start = time.monotonic()
-    try:
+    with (
+        ending(stopped, after=f"\nThe report in {_short(output)} is as it was."),
+        files.only_here(config.CACHE / "report.lock", "making a report here"),
+    ):
+        publish.finish(output, readme)
         if not options.render_only:
             run_all(options.notebooks, executed, output, options.profile, options.train_minutes)
-        build(executed, output, options.profile, config.ROOT / "README.md" if published else None)
-    except ReportError as error:
-        print(f"\n{error}\nThe report in {_short(output)} is as it was.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\nStopped. The report in {_short(output)} is as it was.", file=sys.stderr)
-        return 130
+        build(executed, output, options.profile, readme)
     total = time.monotonic() - start
     pages = render.page_count((output / "report.pdf").read_bytes())
     print(f"total  {total:.0f} s: {_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)")
-    return 0
 
 
 def run_all(notebooks, executed, output, profile, train_minutes=None):
@@ -47,22 +45,18 @@ def run_all(notebooks, executed, output, profile, train_minutes=None):
     On an error the partly executed notebook is kept as output/failed/NAME.ipynb and ReportError is raised.
     """
     parameters = {"profile": profile} | ({} if train_minutes is None else {"train_minutes": train_minutes})
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".running-", dir=executed.parent) as folder:
-        running = Path(folder) / executed.name
-        running.mkdir()
+    with files.scratch(executed.with_name(f".running-{executed.name}")) as running:
         for source in execute.sources(notebooks):
             with _stage(source.stem):
                 try:
                     execute.run(source, running / source.name, parameters)
                 except ReportError as error:
-                    failed = output / "failed" / source.name
                     if not (running / source.name).exists():
                         raise
-                    failed.parent.mkdir(parents=True, exist_ok=True)
-                    failed.write_bytes((running / source.name).read_bytes())
+                    failed = output / "failed" / source.name
+                    files.write(failed, (running / source.name).read_bytes())
                     raise ReportError(f"{error}\nAs far as it got: {_short(failed)}") from None
-        publish.put(running, executed)
+        files.replace(running, executed)
 
 
 def build(executed, output, profile, readme=None):
@@ -71,21 +65,21 @@ def build(executed, output, profile, readme=None):
     if not names:
         raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
     notebooks = {path.stem: nbformat.read(path, as_version=4) for path in names}
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=output) as folder:
-        built = Path(folder)
+    with files.scratch(output / ".building") as built:
         with _stage("numbers and references"):
             resolved = resolve(notebooks, bibliography.load())
             values = publish.results(resolved.values())
             meta = publish.metadata(values, profile, publish.META)
-            new_readme = publish.updated_readme(readme.read_text(encoding="utf-8"), values) if readme else None
             (built / "notebooks").mkdir()
             for name, notebook in resolved.items():
                 nbformat.write(notebook, built / "notebooks" / f"{name}.ipynb")
             (built / "results.json").write_text(publish.dump(values), encoding="utf-8")
+            if readme:
+                text = publish.updated_readme(readme.read_text(encoding="utf-8"), values)
+                (built / readme.name).write_text(text, encoding="utf-8")
         if readme:
             with _stage("verification"):
-                _verify(values)
+                verify.check(values)
         whole = render.join(resolved.values())
         for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
             with _stage(f"report{exporter.file_extension}"):
@@ -95,17 +89,7 @@ def build(executed, output, profile, readme=None):
         if readme:
             pages, _ = render.Preview(meta=meta).from_notebook_node(whole)
             (built / "preview.png").write_bytes(pages[0])
-        publish.put_all(built, output)
-    if readme:
-        readme.write_text(new_readme, encoding="utf-8")
-
-
-def _verify(values):
-    """What is to be published must be what the stored runs give, computed by other code."""
-    try:
-        verify.check(values)
-    except (OSError, ValueError, data.DataError, runs.TrainingNeeded) as error:
-        raise ReportError(str(error)) from None
+        publish.put_all(built, output, readme)
 
 
 def _options(arguments):
@@ -133,4 +117,4 @@ def _short(path):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,20 +2,19 @@
 
 import json
 import math
-import os
-import re
 import shutil
 import string
-import tempfile
 from datetime import date
 from pathlib import Path
 
 import yaml
 
+from helpers import files, markdown
+
 from . import ReportError
 
 META = Path(__file__).with_name("meta.yaml")
-README_BLOCK = re.compile(r"(<!-- results -->\n).*?(<!-- /results -->)", re.S)
+READY = ".ready"  # in the folder of a report: what is whole, and about to be put in its place
 BANNERS = {
     "quick": "Profile quick: trained in minutes to try the pipeline; these are not the published numbers.",
     "smoke": "Profile smoke: trained in seconds to try the pipeline; these are not the published numbers.",
@@ -124,8 +123,7 @@ def readme_table(values):
         ]
     except KeyError as error:
         raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
-    lines = [("", networks), ("---", ["---:"] * len(networks)), *rows]
-    return "\n".join(f"| {' | '.join([label, *cells])} |".replace("|  |", "| |") for label, cells in lines)
+    return markdown.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
 def _interval(scores, key, form):
@@ -149,29 +147,27 @@ def duration(seconds):
 
 
 def updated_readme(text, values):
-    """README's text with the block between `<!-- results -->` and `<!-- /results -->` made anew."""
-    if not README_BLOCK.search(text):
-        raise ReportError("README.md has no block between <!-- results --> and <!-- /results --> to fill.")
-    table = readme_table(values)
-    return README_BLOCK.sub(lambda match: f"{match[1]}{table}\n{match[2]}", text)
+    """README's text with its block `results` made anew."""
+    return markdown.fill(text, "results", readme_table(values))
 
 
 # Files
 
 
-def put(source, target):
-    """Move a file or a folder to `target` in place of what is there; both are on the same disk."""
-    if target.is_dir():
-        with tempfile.TemporaryDirectory(prefix=".old-", dir=target.parent) as old:
-            os.replace(target, Path(old) / target.name)
-            os.replace(source, target)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(source, target)
+def put_all(built, output, readme=None):
+    """Move what the folder `built` holds into `output`, its README.md to `readme`, and forget an earlier failure."""
+    files.replace(built, output / READY)
+    try:
+        finish(output, readme)
+    except KeyboardInterrupt:  # too late: a few files more, and the report is whole
+        finish(output, readme)
 
 
-def put_all(built, output):
-    """Move everything in the folder `built` into `output` and forget an earlier failure."""
-    for path in sorted(built.iterdir()):
-        put(path, output / path.name)
-    shutil.rmtree(output / "failed", ignore_errors=True)
+def finish(output, readme=None):
+    """Go on with a put_all that was killed between two files, so that these are of one report."""
+    ready = output / READY
+    if ready.is_dir():
+        for path in sorted(ready.iterdir()):
+            files.replace(path, readme if readme and path.name == readme.name else output / path.name)
+        shutil.rmtree(ready)
+        shutil.rmtree(output / "failed", ignore_errors=True)

@@ -1,0 +1,30 @@
+"""How the commands of the project end. Imports nothing of ours."""
+
+import contextlib
+import sys
+
+
+class Problem(Exception):
+    """What the user can put right, said in a sentence or two."""
+
+
+@contextlib.contextmanager
+def ending(stopped: str = "Stopped.", after: str = ""):
+    """Turn what can be expected to go wrong into a sentence on stderr and status 1, and Ctrl-C into `stopped` and 130.
+
+    after: a sentence that follows in both cases.
+    """
+    try:
+        yield
+    except (Problem, OSError, ValueError) as error:
+        raise SystemExit(f"{said(error)} {after}".rstrip()) from None
+    except KeyboardInterrupt:
+        print(f"\n{stopped} {after}".rstrip(), file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def said(error: Exception) -> str:
+    """An exception as a sentence: of those of the system the file and the reason, such as a full disk."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)

@@ -1,0 +1,31 @@
+"""How commands end."""
+
+import pytest
+
+from helpers.command import Problem, ending
+
+
+@pytest.mark.parametrize(("error", "says"), [
+    (Problem("too long: shorten it."), "too long: shorten it."),
+    (ValueError("device must be auto."), "device must be auto."),
+    (OSError(28, "No space left on device", "reports/x"), "reports/x: No space left on device."),
+    (FileNotFoundError("nothing here"), "nothing here"),
+])  # fmt: skip
+def test_what_can_be_expected_is_one_line(error, says):
+    with pytest.raises(SystemExit) as caught, ending():
+        raise error
+    assert caught.value.code == says  # Python prints it to stderr and exits with 1
+
+
+def test_what_follows_is_said_too(capsys):
+    with pytest.raises(SystemExit) as caught, ending("Stopped.", after="All is as it was."):
+        raise Problem("No.")
+    assert caught.value.code == "No. All is as it was."
+    with pytest.raises(SystemExit) as caught, ending("Stopped.", after="All is as it was."):
+        raise KeyboardInterrupt
+    assert caught.value.code == 130 and capsys.readouterr().err == "\nStopped. All is as it was.\n"
+
+
+def test_a_mistake_of_the_programmer_is_not_hidden():
+    with pytest.raises(KeyError), ending():
+        raise KeyError("x")

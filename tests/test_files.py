@@ -1,0 +1,83 @@
+"""Whole or not at all, and one at a time."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from helpers import files
+
+HOLD = """
+import sys
+from helpers import files
+with files.only_here(files.Path(sys.argv[1]), "at it"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A disk on which nothing can be moved."""
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    return lambda: monkeypatch.setattr(os, "replace", fail)
+
+
+def test_write(tmp_path, broken):
+    path = tmp_path / "new" / "file"
+    files.write(path, "ä")
+    files.write(path, b"second")
+    assert path.read_bytes() == b"second"
+    broken()
+    with pytest.raises(OSError, match="No space left"):
+        files.write(path, "third")
+    assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_replace_a_folder(tmp_path, stale):
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder, content in ((source, "new"), (target, "old")):
+        folder.mkdir()
+        (folder / content).touch()
+    if stale:  # killed while it replaced: the target is aside
+        os.replace(target, tmp_path / ".target.old")
+    files.replace(source, target)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["target", "target/new"]
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").touch()
+    with pytest.raises(FileNotFoundError):
+        files.replace(tmp_path / "nowhere", target)
+    assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
+
+
+def test_scratch_is_empty_and_goes(tmp_path):
+    folder = tmp_path / "a" / "scratch"
+    folder.mkdir(parents=True)
+    (folder / "left over").touch()
+    with pytest.raises(KeyError), files.scratch(folder):
+        assert list(folder.iterdir()) == []
+        (folder / "half").touch()
+        raise KeyError
+    assert not folder.exists()
+
+
+def test_one_at_a_time_until_it_ends_however(tmp_path):
+    pytest.importorskip("fcntl")
+    lock = tmp_path / "locks" / "it"
+    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(files.Busy, match="^another process is at it: wait for it to finish.$"):
+            with files.only_here(lock, "at it"):
+                pass
+        other.kill()
+    with files.only_here(lock, "at it"):
+        pass
