@@ -28,7 +28,8 @@ def stage(inputs: int, outputs: int, norm: bool = True) -> list[nn.Module]:
     layers = []
     for channels in (inputs, outputs):  # batch normalisation would cancel a bias
         layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=not norm))
-        layers += [nn.BatchNorm2d(outputs), nn.ReLU()] if norm else [nn.ReLU()]
+        layers += [nn.BatchNorm2d(outputs)] if norm else []
+        layers += [nn.ReLU(inplace=True)]  # reads and writes its maps once
     return [*layers, nn.MaxPool2d(2)]
 
 
