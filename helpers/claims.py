@@ -5,27 +5,23 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers import config, experiments, features, metrics, models, reference, train
+from helpers import config, experiments, features, markdown, metrics, models, reference, train
 from helpers.data import Part
 from helpers.runs import Run
 
 SCORES = reference.SCORES.values()
 
 
+HOLDS, IN_PART, NOT = STANDINGS = ("holds", "holds in part", "does not hold")
+
+
 class Claim(NamedTuple):
-    """A claim, the numbers that settle it, and the verdict."""
+    """A claim, the numbers that settle it, the verdict, and the verdict in short, which is one of STANDINGS."""
 
     claim: str
     measured: str
     verdict: str
-
-    def standing(self) -> str:
-        """The verdict in short: "holds", "holds in part" or "does not hold"."""
-        said = self.verdict.removeprefix("the contrary holds")
-        limited = any(word in said for word in ("not", "contrary", "in part"))
-        if said.startswith("holds") and not limited:
-            return "holds"
-        return "holds in part" if "holds" in said or said.startswith("only") else "does not hold"
+    standing: str
 
 
 def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cues: pd.DataFrame,
@@ -38,7 +34,8 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
     What the parts of the recipe do is read off the stored ablation. Raises TrainingNeeded if that is not stored.
     """
     base, new = logits.values()
-    ablation = experiments.table("ablation")
+    short = experiments.stored("ablation")
+    ablation = experiments.rows(short)
     probes = [features.linear_probe(run.model, training, validation)["stage_3"] for run in networks.values()]
     return [
         headline(*before.values()),
@@ -53,14 +50,14 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
         overfitting(ablation),
         invariance(ablation),
         choices(ablation),
-        checkpoint(networks, [r for t, r in experiments.stored("ablation") if t.config.schedule == "constant"]),
+        checkpoint(networks, [run for trial, run in short if trial.config.schedule == "constant"]),
     ]
 
 
 def as_markdown(rows: list[Claim]) -> str:
     """The claims as a pipe table."""
-    lines = ["| The reference says | Measured | Verdict |", "|:--|:--|:--|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    cells = [(row.claim, row.measured, row.verdict) for row in rows]
+    return markdown.pipe_table(["The reference says", "Measured", "Verdict"], cells, numbers=False)
 
 
 def headline(base: dict, new: dict) -> Claim:
@@ -69,7 +66,8 @@ def headline(base: dict, new: dict) -> Claim:
     ours = " → ".join(f"{s['accuracy']:.2%}, {s['nll']:.3f}, {s['macro_f1']:.3f}" for s in (base, new))
     reached = new["accuracy_high"] >= 0.914 and round(new["nll"], 2) <= 0.29
     return Claim("Accuracy 68.5 → 91.4%, loss 0.91 → 0.29, macro-F1 69 → 91%", f"Its weights: {old}. Ours: {ours}",
-                 "holds; our improved network reaches it" if reached else "holds of its weights, not ours")  # fmt: skip
+                 "holds; our improved network reaches it" if reached else "holds of its weights, not ours",
+                 HOLDS if reached else IN_PART)  # fmt: skip
 
 
 def capacity(training: float, logits: np.ndarray, labels: np.ndarray) -> Claim:
@@ -80,7 +78,7 @@ def capacity(training: float, logits: np.ndarray, labels: np.ndarray) -> Claim:
         "The baseline lacks capacity, most of all for fine-grained classes",
         f"Only {training:.1%} of its own training images right; on test animals {right[animal].mean():.1%}, "
         f"on vehicles {right[~animal].mean():.1%}",
-        _holds(holds),
+        *_holds(holds),
     )
 
 
@@ -92,8 +90,8 @@ def texture(cues: pd.DataFrame) -> Claim:
         "The baseline looks at texture rather than shape",
         f"Of its accuracy it keeps {grey['BaselineNet']:.0%} in grey and {shuffled['BaselineNet']:.0%} with sixteen "
         f"tiles shuffled; ImprovedNet {grey['ImprovedNet']:.0%} and {shuffled['ImprovedNet']:.0%}",
-        "holds" if shuffled["BaselineNet"] > shuffled["ImprovedNet"] else "does not hold: less so than its successor",
-    )  # fmt: skip
+        *_holds(shuffled["BaselineNet"] > shuffled["ImprovedNet"], "does not hold: less so than its successor"),
+    )
 
 
 def misleading(scores: dict) -> Claim:
@@ -102,7 +100,7 @@ def misleading(scores: dict) -> Claim:
     return Claim(
         "The baseline shows how confidence misleads",
         f"{scores['wrong_above_90']} mistakes above 0.9; mean confidence {100 * lead:+.1f} points from accuracy",
-        _holds(lead > 0 and scores["wrong_above_90"] > 0),
+        *_holds(lead > 0 and scores["wrong_above_90"] > 0),
     )
 
 
@@ -111,13 +109,15 @@ def balance(base: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Claim:
     f1 = [metrics.per_class(z, labels)["f1"] for z in (base, new)]
     ranges, deviations = [x.max() - x.min() for x in f1], [x.std(ddof=0) for x in f1]
     worst = [(1 - x.min()) / (1 - x.mean()) for x in f1]
-    verdicts = {(True, True): "holds", (True, False): "holds in points, not in proportion",
-                (False, True): "holds in proportion, not in points", (False, False): "does not hold"}  # fmt: skip
+    verdicts = {
+        (True, True): (HOLDS, HOLDS), (True, False): ("holds in points, not in proportion", IN_PART),
+        (False, True): ("holds in proportion, not in points", IN_PART), (False, False): (NOT, NOT),
+    }  # fmt: skip
     return Claim(
         "More balanced classes, most of all the hard animals",
         f"Range of F1 {ranges[0]:.2f} → {ranges[1]:.2f}, deviation {deviations[0]:.3f} → {deviations[1]:.3f}; the "
         f"hardest class is {worst[0]:.1f} → {worst[1]:.1f} times as far from a perfect F1 as the mean",
-        verdicts[bool(ranges[1] < ranges[0]), bool(worst[1] < worst[0])],
+        *verdicts[bool(ranges[1] < ranges[0]), bool(worst[1] < worst[0])],
     )
 
 
@@ -126,7 +126,7 @@ def pairs(base: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Claim:
     share = [metrics.top_share(metrics.confusion(z, labels)) for z in (base, new)]
     return Claim("Errors concentrate on ambiguous pairs",
                  f"The five worst of 45 pairs hold {share[0]:.0%} → {share[1]:.0%} of the errors",
-                 _holds(share[1] > share[0]))  # fmt: skip
+                 *_holds(share[1] > share[0]))  # fmt: skip
 
 
 def confidence(before: list[dict], after: list[dict]) -> Claim:
@@ -140,9 +140,9 @@ def confidence(before: list[dict], after: list[dict]) -> Claim:
         for key, score in (("fewer mistakes", "wrong_above_90"), ("lower ECE", "ece"))
     }
     true = [key for key, holds in better.items() if holds]
-    verdict = "holds" if all(better.values()) else f"only {' and '.join(true)}" if true else "does not hold"
+    limited = (f"only {' and '.join(true)}", IN_PART) if true else (NOT, NOT)
     return Claim("Fewer over-confident mistakes, better calibration", f"Wrong above 0.9, and ECE: {'; '.join(texts)}",
-                 verdict)  # fmt: skip
+                 *((HOLDS, HOLDS) if all(better.values()) else limited))  # fmt: skip
 
 
 def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
@@ -155,7 +155,7 @@ def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
         "Depth and a larger receptive field give better features",
         f"The last maps see {fields[0]} → {fields[1]} pixels a side; a linear classifier on them scores "
         f"{probes[0]:.1%} → {probes[1]:.1%} on validation images",
-        "holds in part: width and recipe changed too" if probes[1] > probes[0] else "does not hold",
+        *(("holds in part: width and recipe changed too", IN_PART) if probes[1] > probes[0] else (NOT, NOT)),
     )
 
 
@@ -164,7 +164,7 @@ def stability(ablation: pd.DataFrame) -> Claim:
     change = experiments.against_first(ablation, "accuracy").loc[["without batch normalisation"]]
     return Claim("Batch normalisation stabilises training",
                  f"Accuracy {_listed(change)}; steadiness itself was not measured",
-                 _judge(change, -1))  # fmt: skip
+                 *_judge(change, -1))  # fmt: skip
 
 
 def choices(ablation: pd.DataFrame) -> Claim:
@@ -173,14 +173,14 @@ def choices(ablation: pd.DataFrame) -> Claim:
              "SGD for AdamW": "Adam"}  # fmt: skip
     change = experiments.against_first(ablation, "accuracy").loc[list(parts)]
     return Claim("Kaiming initialisation, cosine schedule and Adam help", f"Accuracy {_listed(change)}",
-                 _judge(change.rename(parts), -1))  # fmt: skip
+                 *_judge(change.rename(parts), -1))  # fmt: skip
 
 
 def overfitting(ablation: pd.DataFrame) -> Claim:
     """The lead of training over validation accuracy without dropout and without weight decay."""
     change = experiments.against_first(ablation, "gap").loc[["without dropout", "without weight decay"]]
     return Claim("Dropout and weight decay reduce over-fitting", f"Lead of training accuracy {_listed(change)}",
-                 _judge(change.rename(lambda label: label.removeprefix("without ")), 1))  # fmt: skip
+                 *_judge(change.rename(lambda label: label.removeprefix("without ")), 1))  # fmt: skip
 
 
 def invariance(ablation: pd.DataFrame) -> Claim:
@@ -190,7 +190,7 @@ def invariance(ablation: pd.DataFrame) -> Claim:
     change = pd.DataFrame({name: experiments.against_first(costs, name).loc["without augmentation"] for name in cues}).T
     return Claim("Stronger augmentation teaches invariance to pose, background, occlusion",
                  f"Without augmentation accuracy falls further: {_listed(change)}; background not measured",
-                 _judge(change, 1))  # fmt: skip
+                 *_judge(change, 1))  # fmt: skip
 
 
 def checkpoint(networks: dict[str, Run], constant: list[Run]) -> Claim:
@@ -203,23 +203,24 @@ def checkpoint(networks: dict[str, Run], constant: list[Run]) -> Claim:
         "The checkpoint of the best validation loss is worth keeping",
         f"Kept are epochs {epochs}; at a constant rate the loss is {last:.3f} at the last epoch and {kept:.3f} at the "
         "kept one (ablation)",
-        "makes no difference under the cosine" if idle else _holds(kept < last),
+        *(("makes no difference under the cosine", NOT) if idle else _holds(kept < last)),
     )
 
 
-def _holds(condition: bool) -> str:
-    return "holds" if condition else "does not hold"
+def _holds(condition: bool, otherwise: str = NOT) -> tuple[str, str]:
+    """Verdict and standing of a claim that holds or does not."""
+    return (HOLDS, HOLDS) if condition else (otherwise, NOT)
 
 
 def _listed(change: pd.DataFrame) -> str:
     """Differences with their intervals, in points."""
-    return "; ".join(f"{row.Index} {100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-                     for row in change.itertuples())  # fmt: skip
+    return "; ".join(f"{label} {said}" for label, said in experiments.in_points(change).items())
 
 
-def _judge(change: pd.DataFrame, sign: int) -> str:
+def _judge(change: pd.DataFrame, sign: int) -> tuple[str, str]:
     """What intervals say of a claim that all differences have this sign; one that covers zero shows nothing."""
     low, high = np.sort(sign * change[["low", "high"]].to_numpy(dtype=float)).T
-    said = np.select([low > 0, high < 0], ["holds", "the contrary holds"], "not shown")
+    said = np.select([low > 0, high < 0], [HOLDS, "the contrary holds"], "not shown")
     parts = pd.Series(change.index).groupby(said, sort=False).agg(" and ".join)
-    return said[0] if len(parts) == 1 else "; ".join(f"{word} for {names}" for word, names in parts.items())
+    verdict = said[0] if len(parts) == 1 else "; ".join(f"{word} for {names}" for word, names in parts.items())
+    return verdict, HOLDS if (low > 0).all() else IN_PART if (low > 0).any() else NOT

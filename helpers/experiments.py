@@ -72,6 +72,11 @@ ABLATION = Experiment([
     for seed in range(3)
 ], images=10_000)  # fmt: skip
 
+# What augmentation teaches: recipes of the ablation, and what is changed in the images they are tried on.
+RECIPES = ["as it is", "flips and crops only", "without augmentation"]
+CUES = ["nothing", "pose, 10 degrees", "pose, 20 degrees", "place, 4 pixels", "place, 8 pixels",
+        "a square, 12 pixels a side", "colour"]  # fmt: skip
+
 # How the recipe was found, from this start. Half of the images at this length bring over-fitting into view, as the full
 # length does; all trials cost the same.
 START = TrainConfig(
@@ -194,21 +199,26 @@ def stored(name: str) -> list[tuple[Trial, runs.Run]]:
 
 
 def table(name: str) -> pd.DataFrame:
+    """The rows of a stored experiment. Raises TrainingNeeded if a trial is missing."""
+    return rows(stored(name))
+
+
+def rows(trials: list[tuple[Trial, runs.Run]]) -> pd.DataFrame:
     """One row a trial: label, seed, epochs, and accuracy and loss on validation at the kept checkpoint.
 
     `training` is the accuracy on training images without augmentation, and `gap` its lead over validation. The columns
     of robustness.without_cues follow, with accuracies on validation images.
     """
-    rows = []
-    for trial, run in stored(name):
+    found = []
+    for trial, run in trials:
         kept, training = at_checkpoint(run), run.record["training_accuracy"]
-        rows.append({
+        found.append({
             "label": trial.label, "seed": trial.seed, "epochs": trial.config.epochs,
             "accuracy": kept["validation_accuracy"], "loss": kept["validation_loss"],
             "training": training, "gap": training - kept["validation_accuracy"],
             **run.record["cues"],
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(found)
 
 
 def spread(rows: pd.DataFrame) -> pd.DataFrame:
@@ -234,6 +244,12 @@ def against_first(rows: pd.DataFrame, score: str) -> pd.DataFrame:
          "low": interval.low, "high": interval.high},
         index=pd.Index([label for label, _ in others], name="label"),
     )  # fmt: skip
+
+
+def in_points(change: pd.DataFrame) -> pd.Series:
+    """Differences of shares as text, in percentage points with their intervals: "-5.0 [-7.0, -2.9]"."""
+    cells = (100 * change[["difference", "low", "high"]].astype(float)).map("{:+.1f}".format)
+    return cells["difference"] + " [" + cells["low"] + ", " + cells["high"] + "]"
 
 
 def main() -> None:

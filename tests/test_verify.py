@@ -94,8 +94,17 @@ def test_a_number_that_only_one_side_has_is_a_disagreement():
 
 
 def test_the_command_lists_what_does_not_verify(monkeypatch):
-    monkeypatch.setattr(verify, "recompute", lambda: {"test": {"net": {"accuracy": 0.8}}})
+    monkeypatch.setattr(verify, "recompute", lambda everything: {"test": {"net": {"accuracy": 0.8}}})
     with pytest.raises(verify.Disagreement, match="8 published .* verify:\n.*runs.net.device: published, but not"):
         verify.check(PUBLISHED)
-    monkeypatch.setattr(verify, "recompute", lambda: PUBLISHED)
+    monkeypatch.setattr(verify, "recompute", lambda everything: PUBLISHED)
     assert verify.check(PUBLISHED) == 8
+
+
+def test_a_report_just_run_repeats_no_analysis(monkeypatch):
+    more = {name: {"net": 0.5} for name in verify.REPEATED}
+    monkeypatch.setattr(verify, "recompute", lambda everything: PUBLISHED | (more if everything else {}))
+    assert verify.check(PUBLISHED | more, everything=False) == 8
+    assert verify.check(PUBLISHED | more) == 13
+    with pytest.raises(verify.Disagreement, match="accuracy"):
+        verify.check({"test": {"net": PUBLISHED["test"]["net"] | {"accuracy": 0.8}}, "runs": PUBLISHED["runs"]}, False)
