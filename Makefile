@@ -9,7 +9,7 @@ PYTHON := "$(ENV)/bin/python"
 # The stamp lies inside the environment and repeats what was installed there and for which folder; the set-up is done
 # again when any of it changes. Contents, not times: git gives every file a new time.
 STAMP := "$(ENV)/.cifar10-report"
-WANTED := pwd; cat requirements.txt pyproject.toml
+WANTED := pwd; cat requirements.txt constraints.txt pyproject.toml
 READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(PYTHON) ] && echo yes)
 
 # The kernel "python3" is to be this environment's, not one registered in the user's home.

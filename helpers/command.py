@@ -12,14 +12,14 @@ class Problem(Exception):
 def ending(stopped: str = "Stopped.", after: str = ""):
     """Turn what can be expected to go wrong into a sentence on stderr and status 1, and Ctrl-C into `stopped` and 130.
 
-    after: a sentence that follows in both cases.
+    after: a line that follows in both cases.
     """
     try:
         yield
     except (Problem, OSError, ValueError) as error:
-        raise SystemExit(f"{said(error)} {after}".rstrip()) from None
+        raise SystemExit(f"{said(error)}\n{after}".rstrip()) from None
     except KeyboardInterrupt:
-        print(f"\n{stopped} {after}".rstrip(), file=sys.stderr)
+        print(f"\n{stopped}\n{after}".rstrip(), file=sys.stderr)
         raise SystemExit(130) from None
 
 

@@ -40,8 +40,8 @@ class TrainConfig:
             wanted = (int, float) if field.type is float else field.type
             if not isinstance(value, wanted) or isinstance(value, bool):
                 raise ValueError(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
-            if not isinstance(value, str) and not 0 <= value < float("inf"):
-                raise ValueError(f"{field.name} must be a finite number of at least 0, not {value!r}.")
+            if not isinstance(value, str) and not 0 <= value <= 1e6:
+                raise ValueError(f"{field.name} must lie between 0 and a million, not {value!r}.")
         choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"),
                    "interpolation": ("nearest", "bilinear")}  # fmt: skip
         for name, allowed in choices.items():

@@ -129,6 +129,8 @@ def _from_folder() -> dict[str, Part]:
 def _from_archive() -> dict[str, Part]:
     from helpers.torchvision_compat import datasets
 
+    if hasattr(tarfile, "data_filter"):  # nothing is unpacked outside the folder: known from 3.11.4, usual from 3.14
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(HOST_PATIENCE)  # torchvision's download sets none
     try:

@@ -156,9 +156,9 @@ def fit(network: str, config: TrainConfig, train: Part, validation: Part, seed: 
             "validation_loss": validation_loss, "validation_accuracy": validation_accuracy,
             "seconds": time.perf_counter() - began,
         })  # fmt: skip
-        log(epoch_line(network, history, config.epochs))
         if state_file is not None:
             _save(state_file, model, optimizer, best, history, first_losses, devices)
+        log(epoch_line(network, history, config.epochs))
     return Trained(best, history, first_losses, devices)
 
 

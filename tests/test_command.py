@@ -20,10 +20,10 @@ def test_what_can_be_expected_is_one_line(error, says):
 def test_what_follows_is_said_too(capsys):
     with pytest.raises(SystemExit) as caught, ending("Stopped.", after="All is as it was."):
         raise Problem("No.")
-    assert caught.value.code == "No. All is as it was."
+    assert caught.value.code == "No.\nAll is as it was."
     with pytest.raises(SystemExit) as caught, ending("Stopped.", after="All is as it was."):
         raise KeyboardInterrupt
-    assert caught.value.code == 130 and capsys.readouterr().err == "\nStopped. All is as it was.\n"
+    assert caught.value.code == 130 and capsys.readouterr().err == "\nStopped.\nAll is as it was.\n"
 
 
 def test_a_mistake_of_the_programmer_is_not_hidden():

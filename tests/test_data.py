@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 import urllib.error
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,6 +323,24 @@ def test_a_folder_that_is_not_there(archive, tmp_path, monkeypatch, capsys):
 
 
 # ---- The archive and the package
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/cifar10-evil", "cifar-10-batches-py/../../evil"])
+def test_an_archive_cannot_write_outside_its_folder(monkeypatch, tmp_path, name):
+    """Whoever could forge the archive's MD5 could still not."""
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 4
+        tar.addfile(member, io.BytesIO(b"evil"))
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    monkeypatch.setattr(data, "CACHE", tmp_path / "data")
+    monkeypatch.setattr(datasets.CIFAR10, "url", archive.as_uri())
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
+    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copy(archive, path))
+    with pytest.raises((tarfile.OutsideDestinationError, RuntimeError)):  # refused, or unpacked inside and no CIFAR-10
+        data._from_archive()
+    assert list(tmp_path.rglob("*evil*")) == [] and not Path("/tmp/cifar10-evil").exists()
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 def test_a_silent_host_is_given_up(monkeypatch, tmp_path):

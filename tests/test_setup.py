@@ -1,5 +1,6 @@
 """The commands and the set-up, tried without installing anything: a stand-in Python plays the one to be found."""
 
+import importlib.metadata
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from helpers.config import ROOT
 
@@ -28,7 +30,7 @@ def clone(tmp_path):
     """The files that the set-up reads, in a folder whose name holds a space."""
     folder = tmp_path / "a clone"
     folder.mkdir()
-    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, folder)
     return folder
 
@@ -67,9 +69,34 @@ def test_commands_in_readme_exist():
 
 def test_requirements_are_pinned_and_explained():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
-    packages = [line for line in lines if line.strip() and not line.startswith("#")]
+    packages = [line for line in lines if line.strip() and not line.startswith(("#", "-c constraints.txt"))]
     assert packages
     assert [line for line in packages if not re.fullmatch(r"[\w.-]+==[\w.]+ +# \S.*", line)] == []
+
+
+def pinned(name: str) -> dict[str, set[str]]:
+    """The versions of each package that a file of requirements names; several, where Pythons or platforms differ."""
+    versions = {}
+    for package, version in re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / name).read_text(), re.MULTILINE):
+        versions.setdefault(re.sub(r"[-_.]+", "-", package.lower()), set()).add(version)
+    return versions
+
+
+def test_what_requirements_bring_along_is_pinned_too():
+    locked = pinned("constraints.txt")
+    for package, versions in pinned("requirements.txt").items():
+        assert locked[package] == versions, f"{package}: make constraints.txt anew, as its head says"
+    needed, seen = list(pinned("requirements.txt")), set()
+    while needed:  # what is installed here, for this Python and platform
+        package = needed.pop()
+        seen.add(package)
+        assert package in locked, f"{package} is not pinned"
+        for line in importlib.metadata.requires(package) or []:
+            wanted = Requirement(line)
+            name = re.sub(r"[-_.]+", "-", wanted.name.lower())
+            if name not in seen and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+                needed.append(name)
+    assert len(seen) > 100
 
 
 def test_conda_reads_the_same_list():

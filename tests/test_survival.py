@@ -1,36 +1,48 @@
-"""Killed at any moment, or damaged in any byte: work goes on, and nothing wrong is believed.
+"""Killed at any moment, out of disk, or damaged in any byte: work goes on, and nothing wrong is believed.
 
 `make test` takes a sample; the marker torture (`make torture`) repeats it hundreds of times.
 """
 
+import contextlib
+import ctypes
+import functools
+import io
+import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
 import time
 
+import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+from PIL import Image
 
-from helpers import config, data, experiments, runs
+from helpers import config, data, experiments, predict, runs, train
 
 TRAIN = """
 import sys, torch
 from pathlib import Path
 from helpers import config, data, runs, train
+from helpers.command import ending
 network, store = sys.argv[1:]
 torch.set_num_threads(1)
 changes = {"epochs": {"BaselineNet": 60, "ImprovedNet": 8}[network], "batch_size": 60}
-runs.train_run(network, config.train_config(network, "smoke", **changes), "smoke", 0,
-               train.Device("cpu", torch.float32), data.train_validation("smoke"), Path(store))
+with ending("Stopped. The same command goes on."):
+    runs.train_run(network, config.train_config(network, "smoke", **changes), "smoke", 0,
+                   train.Device("cpu", torch.float32), data.train_validation("smoke"), Path(store))
 """
 
 
-def start(network, folder):
+def start(network, folder, **options):
     environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(folder / "cache"), "PYTHONPATH": str(config.ROOT)}
     command = [sys.executable, "-c", TRAIN, network, folder / "runs"]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            **options)  # fmt: skip
 
 
 def result(folder):
@@ -39,6 +51,19 @@ def result(folder):
     run = runs.load(stored)  # verifies every file
     weights = (stored / "weights.safetensors").read_bytes()
     return weights, run.first_losses, run.history.drop(columns="seconds").to_dict("records"), run.record["best_epoch"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """What a network comes to when nothing happens to its training."""
+
+    @functools.cache
+    def train_once(network):
+        folder = tmp_path_factory.mktemp(network)
+        assert start(network, folder).wait() == 0
+        return result(folder)
+
+    return train_once
 
 
 def kill_while_writing(process, folder):
@@ -62,9 +87,8 @@ def kill_some_time_later(process, rng):
     pytest.param("BaselineNet", 30, marks=pytest.mark.torture),
     pytest.param("ImprovedNet", 30, marks=pytest.mark.torture),
 ])  # fmt: skip
-def test_a_killed_training_goes_on_to_the_same_bits(network, kills, tmp_path):
-    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    assert start(network, undisturbed).wait() == 0
+def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, network, kills, tmp_path):
+    disturbed = tmp_path / "disturbed"
     rng, gone_on = random.Random(0), 0
     for i in range(kills):
         process = start(network, disturbed)
@@ -79,7 +103,142 @@ def test_a_killed_training_goes_on_to_the_same_bits(network, kills, tmp_path):
         gone_on += "going on after epoch" in printed
         assert process.returncode == 0
     assert gone_on
-    assert result(disturbed) == result(undisturbed)
+    assert result(disturbed) == undisturbed(network)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed, tmp_path):
+    process = start("BaselineNet", tmp_path)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130 and said == "\nStopped. The same command goes on.\n"
+    printed, _ = start("BaselineNet", tmp_path).communicate()
+    assert "going on after epoch" in printed and result(tmp_path) == undisturbed("BaselineNet")
+
+
+# ---- Disks
+
+
+def limited(size):
+    """Arguments of Popen for a process that cannot write files of more bytes: a disk that is full."""
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
+
+
+@pytest.mark.parametrize("size", [10_000, pytest.param(300_000, marks=pytest.mark.torture)])
+def test_a_full_disk_is_one_line_and_no_harm(undisturbed, tmp_path, size):
+    process = start("BaselineNet", tmp_path, **limited(size))
+    _, said = process.communicate()
+    assert process.returncode == 1 and "File too large" in said and said.count("\n") == 1
+    assert not list(tmp_path.rglob("*.partial"))
+    assert start("BaselineNet", tmp_path).wait() == 0 and result(tmp_path) == undisturbed("BaselineNet")
+
+
+def as_everyone():
+    """Root writes where nobody may; the new process is to do without that (CAP_DAC_OVERRIDE of capabilities(7))."""
+    drop_from_bounding_set, dac_override = 24, 1
+    ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    folder = tmp_path / "read only"
+    folder.mkdir(mode=0o555)
+    if subprocess.run(["touch", folder / "x"], preexec_fn=as_everyone, capture_output=True).returncode == 0:
+        pytest.skip("this user writes everywhere")
+    return folder
+
+
+def test_a_read_only_folder_is_one_line(read_only, tmp_path):
+    process = start("BaselineNet", read_only, preexec_fn=as_everyone)
+    _, said = process.communicate()
+    assert process.returncode == 1 and said.endswith(": Permission denied.\n") and said.count("\n") == 1
+    project(tmp_path / "project", 1)
+    process = make(tmp_path / "project", read_only / "out", preexec_fn=as_everyone)
+    _, said = process.communicate()
+    assert process.returncode == 1 and ": Permission denied." in said and "Traceback" not in said
+    assert list(read_only.iterdir()) == []
+
+
+# ---- Reports
+
+
+def project(folder, generation):
+    """A notebook whose report shows a number."""
+    folder.mkdir(exist_ok=True)
+    cells = [f"x = {generation}", 'display({"application/json": {"x": x}}, raw=True, metadata={"results": True})',
+             'print("generation", x)']  # fmt: skip
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), folder / "01_only.ipynb")
+
+
+REPORT = """
+import sys
+from pathlib import Path
+from helpers.report import __main__, publish
+print("ready", flush=True)
+publish.META = Path(sys.argv.pop(1))
+__main__.main(sys.argv[1:])
+"""
+
+
+def make(folder, output, **options):
+    meta = folder / "meta.yaml"
+    meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {x}"\nprovenance: P\n')
+    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(folder / "cache"), "PYTHONPATH": str(config.ROOT)}
+    command = [sys.executable, "-c", REPORT, meta, "--profile", "smoke", "--notebooks", folder, "--output", output]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            start_new_session=True, **options)  # fmt: skip
+
+
+def generation(output):
+    """Of which generation a report is; an assertion fails if its files do not belong together or are not whole."""
+    x = json.loads((output / "results.json").read_text())["x"]
+    html, pdf = (output / "report.html").read_text(), (output / "report.pdf").read_bytes()
+    assert f"\nx = {x}\n" in html and html.rstrip().endswith("</html>") and pdf.rstrip().endswith(b"%%EOF")
+    assert f"generation {x}" in (output / "notebooks" / "01_only.ipynb").read_text()
+    return x
+
+
+@pytest.mark.parametrize(("end", "times"), [
+    (signal.SIGINT, 1),
+    *(pytest.param(end, 10, marks=pytest.mark.torture) for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)),
+])  # fmt: skip
+def test_a_report_that_is_stopped_leaves_a_whole_one(tmp_path, end, times):
+    output, rng = tmp_path / "out", random.Random(0)
+    project(tmp_path, 0)
+    process = make(tmp_path, output)
+    process.stdout.readline()
+    began = time.monotonic()
+    assert process.wait() == 0
+    usual = time.monotonic() - began
+    for i in range(1, times + 1):
+        project(tmp_path, i)
+        process = make(tmp_path, output)
+        process.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.random() * 1.1 * usual)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, end)  # as a terminal does, with the kernel
+        _, said = process.communicate()
+        if process.returncode == 130:
+            assert "Traceback" not in said and said.endswith("is as it was.\n")
+        else:
+            assert process.returncode in (0, -end)  # finished, or stopped without a chance to speak
+        if not (output / ".ready").exists():
+            assert generation(output) <= i
+    assert make(tmp_path, output).wait() == 0 and generation(output) == times
+    assert sorted(path.name for path in output.iterdir()) == ["notebooks", "report.html", "report.pdf", "results.json"]
+
+
+@pytest.mark.parametrize("size", [20_000, pytest.param(500, marks=pytest.mark.torture)])
+def test_a_report_on_a_full_disk_is_as_it_was(tmp_path, size):
+    output = tmp_path / "out"
+    project(tmp_path, 1)
+    assert make(tmp_path, output).wait() == 0
+    project(tmp_path, 2)
+    process = make(tmp_path, output, **limited(size))
+    _, said = process.communicate()
+    assert process.returncode == 1 and "Traceback" not in said and "is as it was" in said
+    assert generation(output) == 1 and not (output / ".building").exists()
 
 
 # ---- Damage
@@ -166,3 +325,46 @@ def test_damage_to_the_images_is_named(damage, times, tmp_path, monkeypatch):
             assert str(error).count("\n") == 0 and "test" in str(error)
         else:
             assert (part.images == images).all() and (part.labels == labels).all()  # a byte that means nothing
+
+
+# ---- Input
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_a_damaged_picture_is_read_or_refused_in_one_line(kind, damage, times, tmp_path):
+    rng, content, path = random.Random(times), io.BytesIO(), tmp_path / "picture"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(content, kind)
+    for _ in range(times):
+        path.write_bytes(damage(content.getvalue(), rng))
+        try:
+            assert predict.read_image(path).shape == (32, 32, 3)
+        except predict.NotAnImage as error:
+            assert str(error).startswith(f"{path}: ") and str(error).endswith(".") and "\n" not in str(error)
+
+
+NASTY = [-1, 0, 1, 2.5, 1e308, -1e308, 10**400, 2**63, float("nan"), float("inf"), True, None, "", "0.1", "sgd",
+         "cosine", [], {}, b"1", 1 + 2j, np.float32(0.1), np.int64(3)]  # fmt: skip
+
+
+@pytest.mark.parametrize("times", [30, pytest.param(1000, marks=pytest.mark.torture)])
+def test_any_configuration_trains_or_is_refused_in_one_line(times, sample):
+    rng, part = random.Random(times), data.first(sample[0], 20)
+    settings = [field.name for field in config.fields(config.TrainConfig) if field.name != "epochs"]
+    for _ in range(times):
+        changes = {name: rng.choice(NASTY) for name in rng.sample(settings, rng.choice([1, 1, 2]))}
+        try:
+            cfg = config.train_config("BaselineNet", "smoke", epochs=1, **changes)
+            train.fit("BaselineNet", cfg, part, part, 0, train.Device("cpu", experiments.torch.float32), log=str)
+        except (ValueError, train.Diverged) as error:
+            assert any(name in str(error) for name in changes) and "\n" not in str(error), (changes, error)
+    for value in NASTY:
+        for field in ("epochs", "network", "profile"):
+            arguments = {"network": "BaselineNet", "profile": "smoke", field: value}
+            try:
+                config.train_config(**arguments)
+            except ValueError as error:
+                assert field in str(error) and "\n" not in str(error), (arguments, error)

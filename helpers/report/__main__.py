@@ -27,7 +27,7 @@ def main(arguments=None):
     stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
     start = time.monotonic()
     with (
-        ending(stopped, after=f"\nThe report in {_short(output)} is as it was."),
+        ending(stopped, after=f"The report in {_short(output)} is as it was."),
         files.only_here(config.CACHE / "report.lock", "making a report here"),
     ):
         publish.finish(output, readme)
