@@ -40,13 +40,13 @@ ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on 
 search seeds ablation:
 	@$(PYTHON) -m helpers.experiments $@ $(OPTIONS)
 
-bench: setup ## time training beside the way such coursework is usually written (5 minutes)
+bench: setup ## time training beside the way such coursework is usually written (2 minutes)
 	@$(PYTHON) -m helpers.bench
 
 test: setup ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
 
-torture: setup ## kill trainings and damage files hundreds of times (10 minutes)
+torture: setup ## kill trainings and reports, damage files, try bad input, hundreds of times (15 minutes)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto -m torture
 
 lab: setup ## open the notebooks in JupyterLab
