@@ -1,14 +1,9 @@
 """Labels that may be wrong, by confident learning."""
 
-import warnings
-
 import numpy as np
 import pandas as pd
-
-with warnings.catch_warnings():  # tqdm, which cleanlab imports, asks for a widget library that nothing here needs
-    warnings.simplefilter("ignore")
-    from cleanlab.filter import find_label_issues
-    from cleanlab.rank import get_label_quality_scores
+from cleanlab.filter import find_label_issues
+from cleanlab.rank import get_label_quality_scores
 
 
 def suspects(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:

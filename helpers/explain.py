@@ -6,13 +6,10 @@ import warnings
 import numpy as np
 import scipy.stats
 import torch
+from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
 from helpers.inference import normalise, to_unit
-
-with warnings.catch_warnings():  # tqdm, which captum imports, asks for a widget library that nothing here needs
-    warnings.simplefilter("ignore")
-    from captum.attr import LayerAttribution, LayerGradCam
 
 
 def last_block(model: nn.Sequential) -> nn.ReLU:

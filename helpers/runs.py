@@ -238,14 +238,19 @@ def retrain(device: str = "auto", networks=config.NETWORKS) -> None:
     """Train the published runs from scratch, resumable: interrupted, the same command goes on where it stopped."""
     parts, chosen = data.train_validation("full"), train.pick_device(device)
     names = {network: run_name(network, config.train_config(network, "full"), 0, parts)[0] for network in networks}
-    begun = [network for network in networks if _state(names[network]).exists()]
-    for network in networks[networks.index(begun[0]) :] if begun else networks:  # those before it are finished
+    done = {network: _state(name).with_suffix(".done") for network, name in names.items()}
+    for network in networks:
+        if done[network].exists():
+            continue  # finished before the interruption
         cfg = config.train_config(network, "full")
         minutes = train.estimate_seconds(network, cfg, *parts, chosen) / 60
         print(f"{network}: training {cfg.epochs} epochs takes about {minutes:.0f} min", flush=True)
         train_run(network, cfg, "full", 0, chosen, parts, config.PUBLISHED)
         for superseded in set(config.PUBLISHED.glob(f"{network}-*")) - {config.PUBLISHED / names[network]}:
             shutil.rmtree(superseded)
+        files.write(done[network], "")
+    for mark in done.values():
+        mark.unlink()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Training: one plain loop, the checkpoint of the lowest validation loss, exact resume."""
 
+import hashlib
 import io
 import math
 import platform
@@ -189,17 +190,19 @@ def _save(path: Path, model, optimizer, best, history, first_losses, devices) ->
     content = io.BytesIO()  # torch.save has errors of its own for a full disk
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
                 "first_losses": first_losses, "devices": devices}, content)  # fmt: skip
-    files.write(path, content.getvalue())
+    digest = hashlib.sha256(content.getvalue()).digest()  # torch.load would not notice most flipped bits
+    files.write(path, digest + content.getvalue())
 
 
 def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, list, list]:
-    try:
-        state = torch.load(path, map_location=device.kind, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        return state["best"], state["history"], state["first_losses"], state["devices"]
-    except Exception as error:
-        raise ValueError(f"the resume state {path.name} cannot be read: delete it to start from scratch.") from error
+    stored = path.read_bytes()
+    digest, content = stored[:32], stored[32:]
+    if hashlib.sha256(content).digest() != digest:
+        raise Problem(f"the resume state {path} is damaged: delete it to start from scratch.")
+    state = torch.load(io.BytesIO(content), map_location=device.kind, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["best"], state["history"], state["first_losses"], state["devices"]
 
 
 def replay(network: str, config: TrainConfig, train: Part, seed: int, device: Device) -> list[float]:

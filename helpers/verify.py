@@ -9,6 +9,7 @@ the notebooks have computed with the same helpers in the same minutes.
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -34,19 +35,16 @@ class Disagreement(Problem):
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
     """The numbers of metrics.summary, without the bootstrap intervals."""
-    p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    p = softmax(logits)
     predicted, confidence = p.argmax(1), p.max(1)
     right = predicted == labels
     interval = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
     order = np.argsort(-confidence, kind="stable")
     classes = range(p.shape[1])
     return {
-        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+        **headline(p, labels),
         "accuracy_low": interval.low, "accuracy_high": interval.high,
-        "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0),
-        "nll": sklearn.metrics.log_loss(labels, p, labels=classes),
         "brier": sklearn.metrics.brier_score_loss(labels, p, labels=classes, scale_by_half=False),
-        "ece": _ece(confidence, right),
         "ece_floor": _floor(confidence),
         "classwise_ece": np.mean([_ece(p[:, k], labels == k) for k in classes]),
         "mean_confidence": confidence.mean(),
@@ -54,6 +52,22 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
         "wrong_above_99": int((~right & (confidence > 0.99)).sum()),
         "aurc": np.mean(np.cumsum(~right[order]) / np.arange(1, len(right) + 1)),
     }  # fmt: skip
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (n, 10) in double precision."""
+    return scipy.special.softmax(logits.astype(np.float64), axis=1)
+
+
+def headline(p: np.ndarray, labels: np.ndarray) -> dict:
+    """The scores that are told of every seed."""
+    predicted, classes = p.argmax(1), range(p.shape[1])
+    return {
+        "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
+        "macro_f1": sklearn.metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0),
+        "nll": sklearn.metrics.log_loss(labels, p, labels=classes),
+        "ece": _ece(p.max(1), predicted == labels),
+    }
 
 
 def _ece(probability, outcome) -> float:
@@ -84,7 +98,7 @@ def bootstrap(logits: dict, labels: np.ndarray, draws: int = 200) -> dict:
     n, result = len(labels), {}
     weights = np.random.default_rng(1).multinomial(n, np.full(n, 1 / n), size=draws)
     for name, z in logits.items():
-        p = scipy.special.softmax(z.astype(np.float64), axis=1)
+        p = softmax(z)
         each = {"nll": -np.log(p[np.arange(n), labels]), "brier": ((p - np.eye(10)[labels]) ** 2).sum(1)}
         drawn = {key: weights @ values / n for key, values in each.items()}
         truth, answer = np.eye(10)[labels], np.eye(10)[p.argmax(1)]
@@ -150,7 +164,7 @@ def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: d
     """What section 5 publishes of one network; before: the scores of its logits as they are."""
     keys = ("ece", "ece_floor", "classwise_ece", "nll", "brier", "wrong_above_90", "wrong_above_99")
     after = scores(logits / divisor, labels)
-    p = scipy.special.softmax(logits.astype(np.float64), axis=1)
+    p = softmax(logits)
     order = np.argsort(-p.max(1), kind="stable")
     errors = np.cumsum(p.argmax(1)[order] != labels[order])
     answered = np.arange(1, len(labels) + 1)
@@ -164,7 +178,7 @@ def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: d
 def mistakes(z: dict, labels: np.ndarray) -> dict:
     """What section 5 publishes of confident mistakes and of labels that may be wrong; z: logits by network."""
     answers = {name: logits.argmax(1) for name, logits in z.items()}
-    p = {name: scipy.special.softmax(logits.astype(np.float64), axis=1) for name, logits in z.items()}
+    p = {name: softmax(logits) for name, logits in z.items()}
     return {
         "rescued": {a: rescued(p[a], answers[b], labels) for a, b in (NETWORKS, NETWORKS[::-1])},
         "audit": label_audit(p, labels),
@@ -242,7 +256,7 @@ def over_seeds(first: dict, labels: np.ndarray) -> dict:
     each = {"BaselineNet": [first], "ImprovedNet": []}
     epochs = {}
     for trial, run in experiments.stored("seeds"):
-        each[trial.network].append(scores(run.logits["test"], labels))
+        each[trial.network].append(headline(softmax(run.logits["test"]), labels))
         epochs[trial.network] = trial.config.epochs
     values = {name: pd.DataFrame(rows)[["accuracy", "macro_f1", "nll", "ece"]] for name, rows in each.items()}
     return {name: {"n": len(frame), "epochs": epochs[name], **frame.mean(), **frame.std().add_suffix("_std")}
@@ -305,10 +319,21 @@ def check(published: dict, everything: bool = True) -> int:
     return len(flat(published))
 
 
+def read(path: Path) -> dict:
+    """The values of a results.json. Raises Problem if it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+    except ValueError:
+        raise Problem(f"{path} is damaged: restore it from git, or run `make report`.") from None
+    return values
+
+
 def main() -> None:
     """Verify the committed results.json."""
     path = config.ROOT / "reports" / "results.json"
-    count = check(json.loads(path.read_text()))
+    count = check(read(path))
     print(f"All {count} values of {path.name} verify.")
 
 

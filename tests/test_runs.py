@@ -401,7 +401,8 @@ def test_only_retrain_publishes(sample, short):
     assert not config.PUBLISHED.exists()
 
 
-def test_retrain_interrupted_in_the_second_network_goes_on_there(sample, monkeypatch):
+@pytest.mark.parametrize("saved", [True, False])
+def test_retrain_interrupted_in_the_second_network_goes_on_there(sample, monkeypatch, saved):
     def tiny(network, profile):
         return dataclasses.replace(config.BASELINE, epochs=2, batch_size=120)
 
@@ -410,16 +411,20 @@ def test_retrain_interrupted_in_the_second_network_goes_on_there(sample, monkeyp
     save, trained = train._save, []
 
     def save_and_stop(path, *arguments):
-        save(path, *arguments)
+        stop = trained == ["BaselineNet", "BaselineNet"]
+        if saved or not stop:
+            save(path, *arguments)
         trained.append(path.name.split("-")[0])
-        if trained == ["BaselineNet", "BaselineNet", "ImprovedNet"]:
+        if stop:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(train, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         runs.retrain("cpu")
     runs.retrain("cpu")
-    assert trained == ["BaselineNet", "BaselineNet", "ImprovedNet", "ImprovedNet"]
+    assert trained == ["BaselineNet", "BaselineNet", "ImprovedNet", *["ImprovedNet"] * (1 if saved else 2)]
+    runs.retrain("cpu")  # all of it again
+    assert trained[-4:] == ["BaselineNet", "BaselineNet", "ImprovedNet", "ImprovedNet"]
     assert {runs.published(network).record["network"] for network in config.NETWORKS} == set(config.NETWORKS)
 
 

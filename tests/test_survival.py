@@ -22,7 +22,8 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from helpers import config, data, experiments, predict, runs, train
+from helpers import config, data, experiments, predict, runs, train, verify
+from helpers.command import Problem
 
 TRAIN = """
 import sys, torch
@@ -308,6 +309,21 @@ def test_damage_to_a_stored_run_is_named(stored, name, damage, times):
 
 @pytest.mark.parametrize("times", TIMES)
 @pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_a_resume_state_is_named(damage, times, tmp_path, sample, tiny):
+    path, rng = tmp_path / "state.pt", random.Random(times)
+    part, cpu = data.first(sample[0], 20), train.Device("cpu", experiments.torch.float32)
+    train.fit("BaselineNet", tiny, part, part, 0, cpu, path, log=str)
+    whole = path.read_bytes()
+    for _ in range(times):
+        damaged = damage(whole, rng)
+        path.write_bytes(damaged)
+        if damaged != whole:
+            with pytest.raises(Problem, match=f"the resume state {path} is damaged: delete it to start from scratch."):
+                train.fit("BaselineNet", tiny, part, part, 0, cpu, path, log=str)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_the_images_is_named(damage, times, tmp_path, monkeypatch):
     """A small archive of the cache's form; its digests are those of its own arrays."""
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
@@ -325,6 +341,25 @@ def test_damage_to_the_images_is_named(damage, times, tmp_path, monkeypatch):
             assert str(error).count("\n") == 0 and "test" in str(error)
         else:
             assert (part.images == images).all() and (part.labels == labels).all()  # a byte that means nothing
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_the_results_is_named(damage, times, tmp_path):
+    """Or, where a digit has become another one, the number does not verify, unless it is one of the last digits."""
+    path, rng = tmp_path / "results.json", random.Random(times)
+    whole = (config.ROOT / "reports" / "results.json").read_bytes()
+    true = verify.flat(json.loads(whole))
+    for _ in range(times):
+        path.write_bytes(damage(whole, rng))
+        try:
+            values = verify.read(path)
+        except Problem as error:
+            assert str(error).startswith(f"{path} is damaged")
+            continue
+        if not verify.compare(values, true):
+            numbers = [(value, true[key]) for key, value in verify.flat(values).items() if type(value) is float]
+            assert len(numbers) > 300 and all(abs(a - b) <= max(0.01, 0.01 * abs(b)) or b < 1e-6 for a, b in numbers)
 
 
 # ---- Input

@@ -89,13 +89,6 @@ def test_a_diverging_run_stops_with_its_reason(sample, tiny):
         train.fit("BaselineNet", wild, *sample, 0, CPU, log=silent)
 
 
-def test_a_damaged_resume_state_is_named(sample, tiny, tmp_path):
-    state = tmp_path / "state.pt"
-    state.write_bytes(b"not a state")
-    with pytest.raises(ValueError, match="state.pt cannot be read: delete it"):
-        train.fit("BaselineNet", tiny, *sample, 0, CPU, state, log=silent)
-
-
 def test_learning_rate():
     cfg = dataclasses.replace(config.IMPROVED, epochs=10, warmup_epochs=2, peak_rate=1.0)
     rates = [train.learning_rate(cfg, step, 50) for step in range(500)]
