@@ -46,7 +46,7 @@ bench: setup ## time training beside the way such coursework is usually written 
 test: setup ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
 
-torture: setup ## kill trainings and reports, damage files, try bad input (15 minutes)
+torture: setup ## kill trainings and reports, damage files, try bad input (10 minutes)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto -m torture
 
 lab: setup ## open the notebooks in JupyterLab
