@@ -29,7 +29,8 @@ quick: setup ## train both networks for a short time and write the whole report 
 
 retrain: setup ## train every published run from scratch (hours; goes on where it was stopped), then write reports/
 	@$(PYTHON) -m helpers.runs retrain
-	@$(PYTHON) -m helpers.report --profile full
+	@$(PYTHON) -m helpers.report --profile full || { \
+	    echo "The networks are trained and stored; make report goes on from here." >&2; exit 1; }
 
 verify: setup ## compute every published number again and compare (2 minutes)
 	@$(PYTHON) -m helpers.verify
@@ -58,7 +59,8 @@ lint: setup ## check the code's style with ruff
 clean: ## remove caches and half-made reports, never published runs, reports or downloaded data
 	@find $(wildcard helpers notebooks tests reports) \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune \
 	    -exec rm -rf {} +
-	@rm -rf .pytest_cache .ruff_cache build *.egg-info reports/smoke reports/failed reports/*/failed
+	@rm -rf .pytest_cache .ruff_cache build *.egg-info reports/smoke reports/failed reports/*/failed \
+	    reports/.building reports/*/.building reports/runs/.*.new reports/experiments/*/.*.new
 	@echo "Removed Python, pytest, ruff and Jupyter caches, build folders, reports/smoke and failed reports."
 	@echo "Kept .venv, data/ (CIFAR-10), cache/ (trainings that can go on), reports/ and its runs."
 

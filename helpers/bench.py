@@ -23,7 +23,7 @@ from PIL import Image
 from torch import nn
 
 from helpers import config, data, files, markdown, models, train
-from helpers.command import ending
+from helpers.command import Problem, ending
 from helpers.config import IMPROVED, TrainConfig
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
 from helpers.torchvision_compat import transforms_v2 as T
@@ -128,7 +128,8 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
 def peak_memory() -> float:
     """GiB that a process holds at most when it loads the data and trains ImprovedNet for 20 steps."""
     code = "from helpers import bench; bench.train_a_little()"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=config.ROOT)
+    if subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode:
+        raise Problem("training in a process of its own, to measure its memory, failed: its words are above.")
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
 
 
@@ -184,7 +185,7 @@ def main() -> None:
     result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
                "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
     page = config.ROOT / "README.md"
-    new_page = readme(page.read_text(), result)
+    new_page = readme(page.read_text(encoding="utf-8"), result)
     files.write(RESULT, json.dumps(result, indent=1) + "\n")
     files.write(page, new_page)
     print(table(result).to_string())

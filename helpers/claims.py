@@ -35,7 +35,7 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
     """
     base, new = logits.values()
     short = experiments.stored("ablation")
-    ablation = experiments.rows(short)
+    ablation = experiments.in_rows(short)
     probes = [features.linear_probe(run.model, training, validation)["stage_3"] for run in networks.values()]
     return [
         headline(*before.values()),

@@ -8,6 +8,10 @@ class Problem(Exception):
     """What the user can put right, said in a sentence or two."""
 
 
+class BadInput(Problem, ValueError):
+    """A setting that cannot be."""
+
+
 @contextlib.contextmanager
 def ending(stopped: str = "Stopped.", after: str = ""):
     """Turn what can be expected to go wrong into a sentence on stderr and status 1, and Ctrl-C into `stopped` and 130.
@@ -16,7 +20,7 @@ def ending(stopped: str = "Stopped.", after: str = ""):
     """
     try:
         yield
-    except (Problem, OSError, ValueError) as error:
+    except (Problem, OSError) as error:
         raise SystemExit(f"{said(error)}\n{after}".rstrip()) from None
     except KeyboardInterrupt:
         print(f"\n{stopped}\n{after}".rstrip(), file=sys.stderr)

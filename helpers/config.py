@@ -1,8 +1,10 @@
-"""Names, paths and hyper-parameters. Imports nothing of ours, so that everything may import it."""
+"""Names, paths and hyper-parameters. Imports next to nothing of ours, so that everything may import it."""
 
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+
+from helpers.command import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("CIFAR10_REPORT_CACHE", ROOT / "cache"))  # git-ignored: resume states, unpublished runs
@@ -39,20 +41,20 @@ class TrainConfig:
             value = getattr(self, field.name)
             wanted = (int, float) if field.type is float else field.type
             if not isinstance(value, wanted) or isinstance(value, bool):
-                raise ValueError(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
+                raise BadInput(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
             if not isinstance(value, str) and not 0 <= value <= 1e6:
-                raise ValueError(f"{field.name} must lie between 0 and a million, not {value!r}.")
+                raise BadInput(f"{field.name} must lie between 0 and a million, not {value!r}.")
         choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"),
                    "interpolation": ("nearest", "bilinear")}  # fmt: skip
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
+                raise BadInput(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
         for name in ("epochs", "batch_size", "peak_rate"):
             if getattr(self, name) == 0:
-                raise ValueError(f"{name} must be more than 0.")
+                raise BadInput(f"{name} must be more than 0.")
         for name in ("flip", "jitter", "erasing", "label_smoothing"):
             if getattr(self, name) > 1:
-                raise ValueError(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
+                raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
 
 
 # The baseline is small and plain but trained with care: a baseline trained badly would flatter the comparison.
@@ -74,15 +76,15 @@ IMPROVED = TrainConfig(
 def train_config(network: str, profile: str, **changes) -> TrainConfig:
     """The hyper-parameters of one network under one profile, with `changes` to single fields on top.
 
-    Raises ValueError for an unknown network, profile or field, or a value out of range.
+    Raises BadInput for an unknown network, profile or field, or a value out of range.
     """
     for what, value, allowed in (("network", network, NETWORKS), ("profile", profile, PROFILES)):
         if value not in allowed:
-            raise ValueError(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
+            raise BadInput(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
     unknown = set(changes) - {field.name for field in fields(TrainConfig)}
     if unknown:
         allowed = ", ".join(field.name for field in fields(TrainConfig))
-        raise ValueError(f"unknown hyper-parameter {sorted(unknown)[0]!r}: choose from {allowed}.")
+        raise BadInput(f"unknown hyper-parameter {sorted(unknown)[0]!r}: choose from {allowed}.")
     full = BASELINE if network == "BaselineNet" else IMPROVED
     epochs = {"full": full.epochs, "quick": 10 if network == "BaselineNet" else 7, "smoke": 2}[profile]
     wanted = replace(full, **{"epochs": epochs, **changes})

@@ -98,10 +98,11 @@ def _from_cache() -> dict[str, Part]:
 
 
 def _write_cache(parts: dict[str, Part]) -> None:
-    for name, part in parts.items():
-        content = io.BytesIO()
-        np.savez(content, images=part.images, labels=part.labels)
-        files.write(CACHE / f"{name}.npz", content.getbuffer())
+    with files.only_here(CACHE / ".lock", "storing CIFAR-10"):
+        for name, part in parts.items():
+            content = io.BytesIO()
+            np.savez(content, images=part.images, labels=part.labels)
+            files.write(CACHE / f"{name}.npz", content.getbuffer())
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
@@ -177,9 +178,9 @@ def _decode_npm(archive: Path) -> dict[str, Part]:
 
         batches = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
         return {
-            name: Part(np.concatenate([pixels(file) for file in files]),
+            name: Part(np.concatenate([pixels(image) for image in images]),
                        np.array(json.load(read(f"{name}_lables.json")), dtype=np.uint8))
-            for name, files in batches.items()
+            for name, images in batches.items()
         }  # fmt: skip
 
 

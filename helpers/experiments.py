@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.stats
 import torch
 
-from helpers import config, data, inference, metrics, robustness, runs, train
+from helpers import config, data, files, inference, metrics, robustness, runs, train
 from helpers.command import Problem, ending
 from helpers.config import BASELINE, IMPROVED, TrainConfig
 from helpers.data import Part
@@ -130,8 +130,8 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
     """Train the trials that `store` lacks, `jobs` at a time (-1: one for each core), and yield a line for each.
 
     Runs where joblib.parallel_config says: by default in processes of this machine. When all trials are stored, runs
-    of earlier versions of the experiment are removed. Raises Diverged, when all others are stored, if a trial does, and
-    Problem if a process is killed.
+    of earlier versions of the experiment are removed. Raises Problem if a trial diverges or is trained by another
+    process, when all others are stored, and if a process is killed.
     """
     parts = parts_of(experiment)
     folders = {trial: store / runs.run_name(trial.network, trial.config, trial.seed, parts)[0]
@@ -141,11 +141,11 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
     yield f"{len(folders) - len(missing)} of {len(folders)} runs are stored already"
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
     work = parallel(joblib.delayed(_attempt)(trial, experiment, device) for trial in missing)
-    diverged = []
+    failed = []
     try:
         for done, (trial, run) in enumerate(work, 1):
-            if isinstance(run, train.Diverged):
-                diverged.append(f"{trial.label}, seed {trial.seed}: {run}")
+            if isinstance(run, Problem):
+                failed.append(f"{trial.label}, seed {trial.seed}: {run}")
                 outcome = str(run)
             else:
                 _keep(run, folders[trial])
@@ -154,17 +154,17 @@ def conduct(experiment: Experiment, store: Path, device: str = "auto", jobs: int
             yield f"{done} of {len(missing)}: {trial.label}, seed {trial.seed}: {outcome}"
     except BrokenProcessPool:
         raise Problem("A process was killed, mostly for want of memory: run fewer at once with --jobs.") from None
-    if diverged:
-        raise train.Diverged(diverged[0])
+    if failed:
+        raise Problem(f"{len(failed)} of {len(missing)} trials failed, the first of them {failed[0]}")
     for superseded in set(store.glob("*-*")) - set(folders.values()):
         shutil.rmtree(superseded)
 
 
-def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Run | train.Diverged]:
-    """A trial that diverges is handed back, so that it does not stop those beside it."""
+def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Run | Problem]:
+    """What is wrong with one trial is handed back, so that it does not stop those beside it."""
     try:
         return train_trial(trial, experiment, device)
-    except train.Diverged as error:
+    except (train.Diverged, files.Busy) as error:
         return trial, error
 
 
@@ -200,10 +200,10 @@ def stored(name: str) -> list[tuple[Trial, runs.Run]]:
 
 def table(name: str) -> pd.DataFrame:
     """The rows of a stored experiment. Raises TrainingNeeded if a trial is missing."""
-    return rows(stored(name))
+    return in_rows(stored(name))
 
 
-def rows(trials: list[tuple[Trial, runs.Run]]) -> pd.DataFrame:
+def in_rows(trials: list[tuple[Trial, runs.Run]]) -> pd.DataFrame:
     """One row a trial: label, seed, epochs, and accuracy and loss on validation at the kept checkpoint.
 
     `training` is the accuracy on training images without augmentation, and `gap` its lead over validation. The columns

@@ -38,6 +38,9 @@ def write(path: Path, content: str | bytes) -> None:
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say what it had no place for
+        raise
     finally:
         partial.unlink(missing_ok=True)
 
@@ -45,13 +48,13 @@ def write(path: Path, content: str | bytes) -> None:
 def replace(source: Path, target: Path) -> None:
     """Move a file or a folder to `target`, on the same disk, in place of what is there; it stays if the move fails."""
     old = target.with_name(f".{target.name}.old")
-    if target.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(target, old)
     try:
+        if target.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+            os.replace(target, old)
         os.replace(source, target)
     except BaseException:
-        if old.exists():
+        if old.exists() and not target.exists():
             os.replace(old, target)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-import tempfile
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -125,17 +124,14 @@ def _state(name: str) -> Path:
 
 def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.Tensor]) -> None:
     """Write the run beside its place and move it there whole. tensors: what to keep as weights and as logits."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as partial:
-        partial = Path(partial) / folder.name
-        partial.mkdir()
-        (partial / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    with files.scratch(folder.with_name(f".{folder.name}.new")) as partial:
+        files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         for name, kept in tensors.items():  # safetensors' own file writing has errors of its own for a full disk
             content = safetensors.torch.save({k: v.contiguous() for k, v in kept.items()})
-            (partial / f"{name}.safetensors").write_bytes(content)
+            files.write(partial / f"{name}.safetensors", content)
         digests = {path.name: files.digest(path) for path in sorted(partial.iterdir())}
         record = {**record, "files": digests | {"run.json": record_digest(record)}}
-        (partial / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+        files.write(partial / "run.json", json.dumps(record, indent=1) + "\n")
         files.replace(partial, folder)
 
 
@@ -180,11 +176,13 @@ def _corrupt(folder: Path, name: str) -> CorruptRun:
 
 
 def published(network: str) -> Run:
-    """The committed run of a network. Raises TrainingNeeded if there is none."""
+    """The committed run of a network. Raises TrainingNeeded if there is none, CorruptRun if there are several."""
     folders = sorted(config.PUBLISHED.glob(f"{network}-*"))
     if not folders:
         raise TrainingNeeded(f"there is no trained {network} in reports/runs: run `make retrain`.")
-    return load(folders[-1])
+    if len(folders) > 1:  # killed before the older one was removed
+        raise CorruptRun(f"reports/runs holds several trained {network}: delete all but the newest.")
+    return load(folders[0])
 
 
 def facts(run: Run) -> dict:
@@ -238,19 +236,20 @@ def retrain(device: str = "auto", networks=config.NETWORKS) -> None:
     """Train the published runs from scratch, resumable: interrupted, the same command goes on where it stopped."""
     parts, chosen = data.train_validation("full"), train.pick_device(device)
     names = {network: run_name(network, config.train_config(network, "full"), 0, parts)[0] for network in networks}
-    done = {network: _state(name).with_suffix(".done") for network, name in names.items()}
+    finished = config.CACHE / "states" / "retrained"  # what an interrupted retraining has finished, a name a line
+    done = finished.read_text().split() if finished.exists() else []
     for network in networks:
-        if done[network].exists():
-            continue  # finished before the interruption
+        if names[network] in done and (config.PUBLISHED / names[network]).is_dir():
+            continue
         cfg = config.train_config(network, "full")
         minutes = train.estimate_seconds(network, cfg, *parts, chosen) / 60
         print(f"{network}: training {cfg.epochs} epochs takes about {minutes:.0f} min", flush=True)
         train_run(network, cfg, "full", 0, chosen, parts, config.PUBLISHED)
         for superseded in set(config.PUBLISHED.glob(f"{network}-*")) - {config.PUBLISHED / names[network]}:
             shutil.rmtree(superseded)
-        files.write(done[network], "")
-    for mark in done.values():
-        mark.unlink()
+        done.append(names[network])
+        files.write(finished, "\n".join(done))
+    finished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

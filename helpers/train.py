@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import augment, files, models
-from helpers.command import Problem
+from helpers.command import BadInput, Problem
 from helpers.config import TrainConfig
 from helpers.data import Part
 from helpers.inference import infer, normalise, to_unit
@@ -55,12 +55,12 @@ class Diverged(Problem):
 def pick_device(name: str = "auto") -> Device:
     """Choose "cpu", "cuda", or with "auto" the GPU where there is one; bfloat16 where the hardware computes in it.
 
-    Raises ValueError for another name, or for a GPU that is not there.
+    Raises BadInput for another name, or for a GPU that is not there.
     """
     if name not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"device must be auto, cpu or cuda, not {name!r}.")
+        raise BadInput(f"device must be auto, cpu or cuda, not {name!r}.")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but PyTorch sees no CUDA GPU: use device = 'auto' or 'cpu'.")
+        raise BadInput("device is cuda, but PyTorch sees no CUDA GPU: use device = 'auto' or 'cpu'.")
     if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
         native = torch.cuda.get_device_capability() >= (8, 0)
         return Device("cuda", torch.bfloat16 if native else torch.float32)
@@ -144,11 +144,11 @@ def fit(network: str, config: TrainConfig, train: Part, validation: Part, seed: 
         began = time.perf_counter()
         steps = list(epoch_steps(model, optimizer, config, images, labels, seed, epoch, device))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
-        if not losses.isfinite().all():
+        validation_loss, validation_accuracy = evaluate(model, validation)
+        if not (losses.isfinite().all() and math.isfinite(validation_loss)):
             raise Diverged(f"{network}: the loss is not finite in epoch {epoch}: lower peak_rate ({config.peak_rate}).")
         if epoch == 1:
             first_losses = losses[:REPLAY_STEPS].tolist()
-        validation_loss, validation_accuracy = evaluate(model, validation)
         if validation_loss < min((row["validation_loss"] for row in history), default=math.inf):
             best = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
         history.append({
@@ -200,8 +200,11 @@ def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, 
     if hashlib.sha256(content).digest() != digest:
         raise Problem(f"the resume state {path} is damaged: delete it to start from scratch.")
     state = torch.load(io.BytesIO(content), map_location=device.kind, weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError):
+        raise Problem(f"the resume state {path} is of another network: delete it to start from scratch.") from None
     return state["best"], state["history"], state["first_losses"], state["devices"]
 
 

@@ -285,7 +285,8 @@ def agree(key: str, ours, theirs, published: dict) -> bool:
         exact = key.endswith(".n")
         return abs(ours - theirs) <= (0 if exact else 1 if key.startswith("rescued.") else COUNT_TOLERANCE)
     if key.endswith("p_value"):
-        return abs(math.log10(ours) - math.log10(theirs)) < 3  # as three images move it
+        smallest = math.ulp(0.0)  # where a smaller one has become 0
+        return abs(math.log10(max(ours, smallest)) - math.log10(max(theirs, smallest))) < 3  # as three images move it
     stem, _, end = key.rpartition("_")
     if end in ("low", "high") and not stem.endswith("accuracy"):
         ends = [published.get(f"{stem}_{end}", math.nan) for end in ("low", "high")]

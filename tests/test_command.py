@@ -2,12 +2,12 @@
 
 import pytest
 
-from helpers.command import Problem, ending
+from helpers.command import BadInput, Problem, ending
 
 
 @pytest.mark.parametrize(("error", "says"), [
     (Problem("too long: shorten it."), "too long: shorten it."),
-    (ValueError("device must be auto."), "device must be auto."),
+    (BadInput("device must be auto."), "device must be auto."),
     (OSError(28, "No space left on device", "reports/x"), "reports/x: No space left on device."),
     (FileNotFoundError("nothing here"), "nothing here"),
 ])  # fmt: skip
@@ -26,6 +26,7 @@ def test_what_follows_is_said_too(capsys):
     assert caught.value.code == 130 and capsys.readouterr().err == "\nStopped.\nAll is as it was.\n"
 
 
-def test_a_mistake_of_the_programmer_is_not_hidden():
-    with pytest.raises(KeyError), ending():
-        raise KeyError("x")
+@pytest.mark.parametrize("error", [KeyError, ValueError, RuntimeError])
+def test_a_mistake_of_the_programmer_is_not_hidden(error):
+    with pytest.raises(error), ending():
+        raise error("x")

@@ -130,7 +130,7 @@ def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeyp
 def test_a_trial_that_diverges_does_not_stop_the_others(store, monkeypatch):
     hot = TINY.trials[1]._replace(config=dataclasses.replace(SHORT, peak_rate=1e6))
     work = experiments.conduct(TINY._replace(trials=[TINY.trials[0], hot, TINY.trials[2]]), store, "cpu", 1)
-    with pytest.raises(train.Diverged, match=f"{hot.label}, seed {hot.seed}: .* not finite in epoch"):
+    with pytest.raises(Problem, match=f"^1 of 3 .* {hot.label}, seed {hot.seed}: .* not finite in epoch"):
         list(work)
     assert len(list(store.iterdir())) == 2
 

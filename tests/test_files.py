@@ -33,8 +33,9 @@ def test_write(tmp_path, broken):
     files.write(path, b"second")
     assert path.read_bytes() == b"second"
     broken()
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         files.write(path, "third")
+    assert caught.value.filename == str(path)
     assert path.read_bytes() == b"second" and list(path.parent.iterdir()) == [path]
 
 
@@ -57,6 +58,23 @@ def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         files.replace(tmp_path / "nowhere", target)
     assert [path.name for path in tmp_path.rglob("*")] == ["target", "old"]
+
+
+def test_an_interruption_after_the_move_stays_one(tmp_path, monkeypatch):
+    source, target, move = tmp_path / "source", tmp_path / "target", os.replace
+    for folder, content in ((source, "new"), (target, "old")):
+        folder.mkdir()
+        (folder / content).touch()
+
+    def move_and_stop(a, b):
+        move(a, b)
+        if a == source:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", move_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        files.replace(source, target)
+    assert [path.name for path in target.iterdir()] == ["new"]
 
 
 def test_scratch_is_empty_and_goes(tmp_path):

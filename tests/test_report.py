@@ -283,21 +283,21 @@ def test_two_reports_are_not_made_at_once(project, capsys):
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing cleans up after it."""
+    """Stands for SIGKILL between two moves."""
 
 
-@pytest.mark.parametrize("moment", range(1, 7))
+@pytest.mark.parametrize("moment", range(1, 6))
 @pytest.mark.parametrize("end", [Killed, KeyboardInterrupt])
 def test_a_report_stopped_while_it_is_put_in_place_is_made_whole(tmp_path, monkeypatch, moment, end):
-    """Six moves: the finished folder, README, the notebooks, and three files."""
-    output, readme, built = tmp_path / "out", tmp_path / "README.md", tmp_path / "out" / ".building"
+    """Five moves: the finished folder, the notebooks, and three files."""
+    output, built = tmp_path / "out", tmp_path / "out" / ".building"
 
     def report(generation):
         with files.scratch(built):
             (built / "notebooks").mkdir()
-            for name in ("notebooks/a.ipynb", "results.json", "report.html", "report.pdf", "README.md"):
+            for name in ("notebooks/a.ipynb", "results.json", "report.html", "report.pdf"):
                 (built / name).write_text(generation)
-            publish.put_all(built, output, readme)
+            publish.put_all(built, output)
 
     report("first")
     replace, moves = files.replace, []
@@ -312,10 +312,37 @@ def test_a_report_stopped_while_it_is_put_in_place_is_made_whole(tmp_path, monke
         patch.setattr(files, "replace", stop)
         with contextlib.suppress(end):
             report("second")
-    publish.finish(output, readme)  # as the next command does
+    publish.finish(output)  # as the next command does
     generation = "first" if moment == 1 else "second"  # the first move decides
     assert {path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {generation}
     assert sorted(path.name for path in output.iterdir()) == ["notebooks", "report.html", "report.pdf", "results.json"]
+
+
+def test_readme_follows_a_report_that_was_put_in_place(tmp_path):
+    """What somebody has written into it meanwhile stays."""
+    readme, ready = tmp_path / "README.md", tmp_path / "out" / publish.READY
+    ready.mkdir(parents=True)
+    (ready / "results.json").write_text(json.dumps(RESULTS))
+    readme.write_text("Mine.\n<!-- results -->\n<!-- /results -->\n")
+    publish.finish(tmp_path / "out", readme)
+    assert readme.read_text() == publish.updated_readme("Mine.\n<!-- results -->\n<!-- /results -->\n", RESULTS)
+    publish.finish(tmp_path / "out", tmp_path / "nothing to finish")
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(project, capsys):
+    source, run, output = project
+    source("01_slow", code("1 / 0"))
+    output.write_text("a file")
+    assert run() == 1
+    says = capsys.readouterr().err
+    assert str(output) in says and "was not replaced" in says and "ZeroDivisionError" not in says
+
+
+def test_a_damaged_notebook_is_named(project, capsys):
+    _, run, output = project
+    (output.parent / "notebooks" / "01_bad.ipynb").write_text("{")
+    assert run() == 1
+    assert "01_bad.ipynb is not a notebook" in capsys.readouterr().err
 
 
 def test_rendering_needs_executed_notebooks(project, capsys):

@@ -4,13 +4,11 @@
 """
 
 import contextlib
-import ctypes
 import functools
 import io
 import json
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -19,12 +17,14 @@ import time
 import nbformat
 import numpy as np
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
 from helpers import config, data, experiments, predict, runs, train, verify
-from helpers.command import Problem
+from helpers.command import BadInput, Problem
 
+CPU = train.Device("cpu", torch.float32)
 TRAIN = """
 import sys, torch
 from pathlib import Path
@@ -32,18 +32,31 @@ from helpers import config, data, runs, train
 from helpers.command import ending
 network, store = sys.argv[1:]
 torch.set_num_threads(1)
-changes = {"epochs": {"BaselineNet": 60, "ImprovedNet": 8}[network], "batch_size": 60}
+changes = {"epochs": {"BaselineNet": 60, "ImprovedNet": 20}[network], "batch_size": 60}
 with ending("Stopped. The same command goes on."):
     runs.train_run(network, config.train_config(network, "smoke", **changes), "smoke", 0,
                    train.Device("cpu", torch.float32), data.train_validation("smoke"), Path(store))
 """
 
 
-def start(network, folder, **options):
-    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(folder / "cache"), "PYTHONPATH": str(config.ROOT)}
-    command = [sys.executable, "-c", TRAIN, network, folder / "runs"]
+def run(code, *arguments, cache, **options):
+    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(cache), "PYTHONPATH": str(config.ROOT)}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             **options)  # fmt: skip
+
+
+def start(network, folder, within="{}"):
+    return run(within.format(TRAIN), network, folder / "runs", cache=folder / "cache")
+
+
+def next_epoch(process):
+    """Read what a training prints until an epoch is finished; returns whether it has gone on from an earlier one."""
+    printed = process.stdout.readline()
+    gone_on = "going on after epoch" in printed
+    if gone_on:
+        process.stdout.readline()
+    return gone_on
 
 
 def result(folder):
@@ -77,9 +90,8 @@ def kill_while_writing(process, folder):
 
 
 def kill_some_time_later(process, rng):
-    """Wait for the end of an epoch, then up to half a second, then kill."""
-    process.stdout.readline()
-    time.sleep(rng.random() * 0.5)
+    """Wait for up to a tenth of a second, then kill."""
+    time.sleep(rng.random() * 0.1)
     process.send_signal(signal.SIGKILL)
 
 
@@ -92,18 +104,20 @@ def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, network, kills,
     disturbed = tmp_path / "disturbed"
     rng, gone_on = random.Random(0), 0
     for i in range(kills):
+        for left in disturbed.rglob("*.partial"):
+            left.unlink()  # by the last kill: it is not to be taken for a file that is being written now
         process = start(network, disturbed)
+        gone_on += next_epoch(process)
         kill_while_writing(process, disturbed) if i % 2 else kill_some_time_later(process, rng)
-        process.wait()
-        if list((disturbed / "runs").glob("*-*")):
+        process.communicate()
+        if list((disturbed / "runs").glob("[!.]*-*")):
             break  # finished before the kill
-        gone_on += "going on after epoch" in process.stdout.read()
     else:
         process = start(network, disturbed)
-        printed, _ = process.communicate()
-        gone_on += "going on after epoch" in printed
+        gone_on += next_epoch(process)
+        process.communicate()
         assert process.returncode == 0
-    assert gone_on
+    assert gone_on >= min(kills, 5) - 1
     assert result(disturbed) == undisturbed(network)
 
 
@@ -113,48 +127,54 @@ def test_ctrl_c_saves_and_says_how_to_go_on(undisturbed, tmp_path):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130 and said == "\nStopped. The same command goes on.\n"
-    printed, _ = start("BaselineNet", tmp_path).communicate()
-    assert "going on after epoch" in printed and result(tmp_path) == undisturbed("BaselineNet")
+    process = start("BaselineNet", tmp_path)
+    assert next_epoch(process)
+    process.communicate()
+    assert result(tmp_path) == undisturbed("BaselineNet")
 
 
 # ---- Disks
 
 
-def limited(size):
-    """Arguments of Popen for a process that cannot write files of more bytes: a disk that is full."""
-    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))}
+def full_after(size):
+    """Code in a process that cannot write files of more bytes: a disk that is full."""
+    return f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n{{}}"
 
 
 @pytest.mark.parametrize("size", [10_000, pytest.param(300_000, marks=pytest.mark.torture)])
 def test_a_full_disk_is_one_line_and_no_harm(undisturbed, tmp_path, size):
-    process = start("BaselineNet", tmp_path, **limited(size))
+    process = start("BaselineNet", tmp_path, full_after(size))
     _, said = process.communicate()
-    assert process.returncode == 1 and "File too large" in said and said.count("\n") == 1
+    assert process.returncode == 1 and said.endswith(".pt: File too large.\n") and said.count("\n") == 1
     assert not list(tmp_path.rglob("*.partial"))
-    assert start("BaselineNet", tmp_path).wait() == 0 and result(tmp_path) == undisturbed("BaselineNet")
+    start("BaselineNet", tmp_path).communicate()
+    assert result(tmp_path) == undisturbed("BaselineNet")
 
 
-def as_everyone():
-    """Root writes where nobody may; the new process is to do without that (CAP_DAC_OVERRIDE of capabilities(7))."""
-    drop_from_bounding_set, dac_override = 24, 1
-    ctypes.CDLL(None).prctl(drop_from_bounding_set, dac_override, 0, 0, 0)
+# Root writes where nobody may; this code does without that: CAP_DAC_OVERRIDE (1) is dropped (24) from what the Python
+# that comes next may have, see capabilities(7).
+AS_EVERYONE = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-c", '''{}''', *sys.argv[1:]])
+"""
 
 
 @pytest.fixture
 def read_only(tmp_path):
     folder = tmp_path / "read only"
     folder.mkdir(mode=0o555)
-    if subprocess.run(["touch", folder / "x"], preexec_fn=as_everyone, capture_output=True).returncode == 0:
+    if run(AS_EVERYONE.format("open('x', 'w')"), cache=tmp_path, cwd=folder).wait() == 0:
         pytest.skip("this user writes everywhere")
     return folder
 
 
 def test_a_read_only_folder_is_one_line(read_only, tmp_path):
-    process = start("BaselineNet", read_only, preexec_fn=as_everyone)
+    process = start("BaselineNet", read_only, AS_EVERYONE)
     _, said = process.communicate()
     assert process.returncode == 1 and said.endswith(": Permission denied.\n") and said.count("\n") == 1
     project(tmp_path / "project", 1)
-    process = make(tmp_path / "project", read_only / "out", preexec_fn=as_everyone)
+    process = make(tmp_path / "project", read_only / "out", AS_EVERYONE)
     _, said = process.communicate()
     assert process.returncode == 1 and ": Permission denied." in said and "Traceback" not in said
     assert list(read_only.iterdir()) == []
@@ -181,13 +201,11 @@ __main__.main(sys.argv[1:])
 """
 
 
-def make(folder, output, **options):
+def make(folder, output, within="{}"):
     meta = folder / "meta.yaml"
     meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {x}"\nprovenance: P\n')
-    environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(folder / "cache"), "PYTHONPATH": str(config.ROOT)}
-    command = [sys.executable, "-c", REPORT, meta, "--profile", "smoke", "--notebooks", folder, "--output", output]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            start_new_session=True, **options)  # fmt: skip
+    return run(within.format(REPORT), meta, "--profile", "smoke", "--notebooks", folder, "--output", output,
+               cache=folder / "cache", start_new_session=True)  # fmt: skip
 
 
 def generation(output):
@@ -218,10 +236,10 @@ def test_a_report_that_is_stopped_leaves_a_whole_one(tmp_path, end, times):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(rng.random() * 1.1 * usual)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, end)  # as a terminal does, with the kernel
+            os.killpg(process.pid, end)  # as a terminal does
         _, said = process.communicate()
         if process.returncode == 130:
-            assert "Traceback" not in said and said.endswith("is as it was.\n")
+            assert "Traceback" not in said and said.endswith("was not replaced.\n")
         else:
             assert process.returncode in (0, -end)  # finished, or stopped without a chance to speak
         if not (output / ".ready").exists():
@@ -236,9 +254,9 @@ def test_a_report_on_a_full_disk_is_as_it_was(tmp_path, size):
     project(tmp_path, 1)
     assert make(tmp_path, output).wait() == 0
     project(tmp_path, 2)
-    process = make(tmp_path, output, **limited(size))
+    process = make(tmp_path, output, full_after(size))
     _, said = process.communicate()
-    assert process.returncode == 1 and "Traceback" not in said and "is as it was" in said
+    assert process.returncode == 1 and "Traceback" not in said and "was not replaced" in said
     assert generation(output) == 1 and not (output / ".building").exists()
 
 
@@ -280,7 +298,7 @@ def stored(tmp_path_factory):
         _, run = experiments.train_trial(trial, experiment, "cpu")
         (path,) = (folder / "cache" / "runs").iterdir()
         history = {"first_losses": run.first_losses, "epochs": run.history.to_dict("records")}
-        logits = {name: experiments.torch.from_numpy(z) for name, z in run.logits.items()}
+        logits = {name: torch.from_numpy(z) for name, z in run.logits.items()}
         runs.save(path, run.record, history, weights=runs.load(path).model.state_dict(), logits=logits)
     return path
 
@@ -311,15 +329,15 @@ def test_damage_to_a_stored_run_is_named(stored, name, damage, times):
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_to_a_resume_state_is_named(damage, times, tmp_path, sample, tiny):
     path, rng = tmp_path / "state.pt", random.Random(times)
-    part, cpu = data.first(sample[0], 20), train.Device("cpu", experiments.torch.float32)
-    train.fit("BaselineNet", tiny, part, part, 0, cpu, path, log=str)
+    part = data.first(sample[0], 20)
+    train.fit("BaselineNet", tiny, part, part, 0, CPU, path, log=str)
     whole = path.read_bytes()
     for _ in range(times):
         damaged = damage(whole, rng)
         path.write_bytes(damaged)
         if damaged != whole:
             with pytest.raises(Problem, match=f"the resume state {path} is damaged: delete it to start from scratch."):
-                train.fit("BaselineNet", tiny, part, part, 0, cpu, path, log=str)
+                train.fit("BaselineNet", tiny, part, part, 0, CPU, path, log=str)
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -359,7 +377,7 @@ def test_damage_to_the_results_is_named(damage, times, tmp_path):
             continue
         if not verify.compare(values, true):
             numbers = [(value, true[key]) for key, value in verify.flat(values).items() if type(value) is float]
-            assert len(numbers) > 300 and all(abs(a - b) <= max(0.01, 0.01 * abs(b)) or b < 1e-6 for a, b in numbers)
+            assert len(numbers) > 300 and all(abs(a - b) <= max(0.01, 0.01 * abs(b)) for a, b in numbers)
 
 
 # ---- Input
@@ -393,13 +411,12 @@ def test_any_configuration_trains_or_is_refused_in_one_line(times, sample):
         changes = {name: rng.choice(NASTY) for name in rng.sample(settings, rng.choice([1, 1, 2]))}
         try:
             cfg = config.train_config("BaselineNet", "smoke", epochs=1, **changes)
-            train.fit("BaselineNet", cfg, part, part, 0, train.Device("cpu", experiments.torch.float32), log=str)
-        except (ValueError, train.Diverged) as error:
+            trained = train.fit("BaselineNet", cfg, part, part, 0, CPU, log=str)
+            assert trained.weights and all(tensor.isfinite().all() for tensor in trained.weights.values())
+        except Problem as error:
             assert any(name in str(error) for name in changes) and "\n" not in str(error), (changes, error)
     for value in NASTY:
         for field in ("epochs", "network", "profile"):
-            arguments = {"network": "BaselineNet", "profile": "smoke", field: value}
-            try:
-                config.train_config(**arguments)
-            except ValueError as error:
-                assert field in str(error) and "\n" not in str(error), (arguments, error)
+            if not (field == "epochs" and type(value) is int and value == 1):
+                with pytest.raises(BadInput, match=field):
+                    config.train_config(**{"network": "BaselineNet", "profile": "smoke", field: value})

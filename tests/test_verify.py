@@ -78,6 +78,7 @@ def test_rounding_is_no_disagreement():
 
 @pytest.mark.parametrize(("key", "published", "near", "far"), [
     ("seeds.net.n", 5, 5, 4), ("rescued.net", 3, 4, 5), ("comparison.p_value", 1e-80, 1e-79, 1e-70),
+    ("comparison.p_value", 1e-322, 0.0, 1e-300),
     ("cues.net.colour", 0.8, 0.801, 0.802), ("test.net.nll_low", 0.5, 0.5, 0.4), ("runs.net.device", "CPU", "CPU", 3),
 ])  # fmt: skip
 def test_every_kind_of_number_has_its_tolerance(key, published, near, far):

@@ -27,13 +27,15 @@ def main(arguments=None):
     stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
     start = time.monotonic()
     with (
-        ending(stopped, after=f"The report in {_short(output)} is as it was."),
+        ending(stopped, after=f"The report in {_short(output)} was not replaced."),
         files.only_here(config.CACHE / "report.lock", "making a report here"),
     ):
         publish.finish(output, readme)
-        if not options.render_only:
-            run_all(options.notebooks, executed, output, options.profile, options.train_minutes)
-        build(executed, output, options.profile, readme, just_run=not options.render_only)
+        with files.scratch(output / ".building") as built:  # first, to learn now whether it can be written
+            if not options.render_only:
+                run_all(options.notebooks, executed, output, options.profile, options.train_minutes)
+            build(executed, built, options.profile, readme, just_run=not options.render_only)
+            publish.put_all(built, output, readme)
     total = time.monotonic() - start
     pages = render.page_count((output / "report.pdf").read_bytes())
     print(f"total  {total:.0f} s: {_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)")
@@ -59,40 +61,35 @@ def run_all(notebooks, executed, output, profile, train_minutes=None):
         files.replace(running, executed)
 
 
-def build(executed, output, profile, readme=None, just_run=False):
-    """Resolve, render and publish executed notebooks; nothing in `output` changes before everything has succeeded.
+def build(executed, built, profile, readme=None, just_run=False):
+    """Resolve, verify and render executed notebooks into the folder `built`.
 
-    With a README, the report is the published one, and its numbers must verify.
+    With a README, the report is the published one: its numbers must verify, and the README must take them.
     """
     names = sorted(executed.glob("*.ipynb"))
     if not names:
         raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
-    notebooks = {path.stem: nbformat.read(path, as_version=4) for path in names}
-    with files.scratch(output / ".building") as built:
-        with _stage("numbers and references"):
-            resolved = resolve(notebooks, bibliography.load())
-            values = publish.results(resolved.values())
-            meta = publish.metadata(values, profile, publish.META)
-            (built / "notebooks").mkdir()
-            for name, notebook in resolved.items():
-                nbformat.write(notebook, built / "notebooks" / f"{name}.ipynb")
-            (built / "results.json").write_text(publish.dump(values), encoding="utf-8")
-            if readme:
-                text = publish.updated_readme(readme.read_text(encoding="utf-8"), values)
-                (built / readme.name).write_text(text, encoding="utf-8")
-        if readme:
-            with _stage("verification"):
-                verify.check(values, everything=not just_run)
-        whole = render.join(resolved.values())
-        for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
-            with _stage(f"report{exporter.file_extension}"):
-                page, _ = exporter.from_notebook_node(whole)
-                page = page.encode() if isinstance(page, str) else page
-                (built / f"report{exporter.file_extension}").write_bytes(page)
-        if readme:
-            pages, _ = render.Preview(meta=meta).from_notebook_node(whole)
-            (built / "preview.png").write_bytes(pages[0])
-        publish.put_all(built, output, readme)
+    notebooks = {path.stem: execute.read(path) for path in names}
+    with _stage("numbers and references"):
+        resolved = resolve(notebooks, bibliography.load())
+        values = publish.results(resolved.values())
+        meta = publish.metadata(values, profile, publish.META)
+        (built / "notebooks").mkdir()
+        for name, notebook in resolved.items():
+            files.write(built / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+        files.write(built / "results.json", publish.dump(values))
+    if readme:
+        publish.updated_readme(readme.read_text(encoding="utf-8"), values)
+        with _stage("verification"):
+            verify.check(values, everything=not just_run)
+    whole = render.join(resolved.values())
+    for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
+        with _stage(f"report{exporter.file_extension}"):
+            page, _ = exporter.from_notebook_node(whole)
+            files.write(built / f"report{exporter.file_extension}", page)
+    if readme:
+        pages, _ = render.Preview(meta=meta).from_notebook_node(whole)
+        files.write(built / "preview.png", pages[0])
 
 
 def _options(arguments):

@@ -23,13 +23,21 @@ def sources(folder):
     return found
 
 
+def read(path):
+    """A notebook file. Raises ReportError if it is none."""
+    try:
+        return nbformat.read(path, as_version=4)
+    except ValueError as error:
+        raise ReportError(f"{path} is not a notebook ({type(error).__name__}).") from None
+
+
 def run(source, target, parameters):
     """Execute one notebook, with its printed text shown live, and write it to `target` after every cell.
 
     The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises ReportError naming
     notebook, cell and exception; `target` then holds what was executed.
     """
-    notebook = nbformat.read(source, as_version=4)
+    notebook = read(source)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     try:
         papermill.execute_notebook(

@@ -155,7 +155,7 @@ def updated_readme(text, values):
 
 
 def put_all(built, output, readme=None):
-    """Move what the folder `built` holds into `output`, its README.md to `readme`, and forget an earlier failure."""
+    """Move what the folder `built` holds into `output`, fill `readme`, and forget an earlier failure."""
     files.replace(built, output / READY)
     try:
         finish(output, readme)
@@ -168,6 +168,9 @@ def finish(output, readme=None):
     ready = output / READY
     if ready.is_dir():
         for path in sorted(ready.iterdir()):
-            files.replace(path, readme if readme and path.name == readme.name else output / path.name)
+            files.replace(path, output / path.name)
+        if readme:
+            values = json.loads((output / "results.json").read_text(encoding="utf-8"))
+            files.write(readme, updated_readme(readme.read_text(encoding="utf-8"), values))
         shutil.rmtree(ready)
         shutil.rmtree(output / "failed", ignore_errors=True)
