@@ -50,6 +50,9 @@ def run(source, target, parameters):
             stderr_file=sys.stderr,
             extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
         )
+    except OSError as error:
+        error.filename = error.filename or str(target)  # a full disk does not say what it had no place for
+        raise
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)
         cell = f"{options['label']} (In [{error.exec_count}])" if "label" in options else f"In [{error.exec_count}]"
