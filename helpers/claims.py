@@ -10,8 +10,6 @@ from helpers.data import Part
 from helpers.runs import Run
 
 SCORES = reference.SCORES.values()
-
-
 HOLDS, IN_PART, NOT = STANDINGS = ("holds", "holds in part", "does not hold")
 
 
@@ -140,9 +138,9 @@ def confidence(before: list[dict], after: list[dict]) -> Claim:
         for key, score in (("fewer mistakes", "wrong_above_90"), ("lower ECE", "ece"))
     }
     true = [key for key, holds in better.items() if holds]
-    limited = (f"only {' and '.join(true)}", IN_PART) if true else (NOT, NOT)
+    mixed = 0 < len(true) < len(better)
     return Claim("Fewer over-confident mistakes, better calibration", f"Wrong above 0.9, and ECE: {'; '.join(texts)}",
-                 *((HOLDS, HOLDS) if all(better.values()) else limited))  # fmt: skip
+                 *((f"only {' and '.join(true)}", IN_PART) if mixed else _holds(bool(true))))  # fmt: skip
 
 
 def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
@@ -155,7 +153,7 @@ def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
         "Depth and a larger receptive field give better features",
         f"The last maps see {fields[0]} → {fields[1]} pixels a side; a linear classifier on them scores "
         f"{probes[0]:.1%} → {probes[1]:.1%} on validation images",
-        *(("holds in part: width and recipe changed too", IN_PART) if probes[1] > probes[0] else (NOT, NOT)),
+        *(("holds in part: width and recipe changed too", IN_PART) if probes[1] > probes[0] else _holds(False)),
     )
 
 

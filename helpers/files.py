@@ -31,16 +31,24 @@ def only_here(lock: Path, doing: str):
         yield
 
 
+@contextlib.contextmanager
+def naming(path: Path):
+    """Give an error of the system the path that it lacks: a full disk does not say what it had no place for."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there: a full disk or a process that is killed leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(partial, path)
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say what it had no place for
-        raise
+        with naming(path):
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 

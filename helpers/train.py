@@ -187,11 +187,11 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
 
 
 def _save(path: Path, model, optimizer, best, history, first_losses, devices) -> None:
-    content = io.BytesIO()  # torch.save has errors of its own for a full disk
+    file = io.BytesIO()  # torch.save has errors of its own for a full disk
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
-                "first_losses": first_losses, "devices": devices}, content)  # fmt: skip
-    digest = hashlib.sha256(content.getvalue()).digest()  # torch.load would not notice most flipped bits
-    files.write(path, digest + content.getvalue())
+                "first_losses": first_losses, "devices": devices}, file)  # fmt: skip
+    content = file.getvalue()
+    files.write(path, hashlib.sha256(content).digest() + content)  # torch.load would not notice most flipped bits
 
 
 def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, list, list]:

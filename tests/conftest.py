@@ -1,6 +1,9 @@
 """Every test works on its own cache folder and never on published runs."""
 
+import contextlib
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,6 +15,30 @@ from helpers import config, data, models
 def own_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(config, "PUBLISHED", tmp_path / "published")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from helpers import files
+with files.only_here(Path(sys.argv[1]), "at it"):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held_elsewhere():
+    """A context: another process, which may be killed in it, holds a lock file."""
+
+    @contextlib.contextmanager
+    def hold(lock):
+        command = [sys.executable, "-c", HOLD, lock]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=config.ROOT) as other:
+            assert other.stdout.readline() == b"locked\n"
+            yield other
+
+    return hold
 
 
 @pytest.fixture(scope="session")

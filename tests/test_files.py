@@ -1,38 +1,21 @@
 """Whole or not at all, and one at a time."""
 
 import os
-import subprocess
-import sys
 
 import pytest
 
 from helpers import files
 
-HOLD = """
-import sys
-from helpers import files
-with files.only_here(files.Path(sys.argv[1]), "at it"):
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
 
-
-@pytest.fixture
-def broken(monkeypatch):
-    """A disk on which nothing can be moved."""
-
+def test_write(tmp_path, monkeypatch):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    return lambda: monkeypatch.setattr(os, "replace", fail)
-
-
-def test_write(tmp_path, broken):
     path = tmp_path / "new" / "file"
     files.write(path, "ä")
     files.write(path, b"second")
     assert path.read_bytes() == b"second"
-    broken()
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="No space left") as caught:
         files.write(path, "third")
     assert caught.value.filename == str(path)
@@ -88,11 +71,10 @@ def test_scratch_is_empty_and_goes(tmp_path):
     assert not folder.exists()
 
 
-def test_one_at_a_time_until_it_ends_however(tmp_path):
+def test_one_at_a_time_until_it_ends_however(tmp_path, held_elsewhere):
     pytest.importorskip("fcntl")
     lock = tmp_path / "locks" / "it"
-    with subprocess.Popen([sys.executable, "-c", HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"locked\n"
+    with held_elsewhere(lock) as other:
         with pytest.raises(files.Busy, match="^another process is at it: wait for it to finish.$"):
             with files.only_here(lock, "at it"):
                 pass

@@ -8,7 +8,6 @@ import re
 import runpy
 import shutil
 import socket
-import subprocess
 import sys
 
 import numpy as np
@@ -309,21 +308,9 @@ def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, fa
     assert "going on after epoch 2 of 2" in capsys.readouterr().out  # nothing that was trained is lost
 
 
-ANOTHER_PROCESS = """
-import fcntl, sys
-with open(sys.argv[1], "w") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch):
+def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch, held_elsewhere):
     pytest.importorskip("fcntl")
-    lock = config.CACHE / "states" / f"{folder.name}.lock"
-    command = [sys.executable, "-c", ANOTHER_PROCESS, lock]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout.readline() == b"locked\n"
+    with held_elsewhere(config.CACHE / "states" / f"{folder.name}.lock") as other:
         with monkeypatch.context() as patch, pytest.raises(files.Busy) as caught:
             patch.setattr(train, "fit", refuse)
             train_again(sample)

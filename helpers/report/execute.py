@@ -8,6 +8,8 @@ import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from helpers import files
+
 from . import ReportError
 from .resolve import cell_options
 
@@ -40,19 +42,17 @@ def run(source, target, parameters):
     notebook = read(source)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     try:
-        papermill.execute_notebook(
-            notebook,
-            target,
-            parameters,
-            cwd=Path(source).parent,
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
-        )
-    except OSError as error:
-        error.filename = error.filename or str(target)  # a full disk does not say what it had no place for
-        raise
+        with files.naming(target):
+            papermill.execute_notebook(
+                notebook,
+                target,
+                parameters,
+                cwd=Path(source).parent,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
+            )
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)
         cell = f"{options['label']} (In [{error.exec_count}])" if "label" in options else f"In [{error.exec_count}]"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import files, markdown
+from helpers import files, markdown, verify
 
 from . import ReportError
 
@@ -170,7 +170,7 @@ def finish(output, readme=None):
         for path in sorted(ready.iterdir()):
             files.replace(path, output / path.name)
         if readme:
-            values = json.loads((output / "results.json").read_text(encoding="utf-8"))
+            values = verify.read(output / "results.json")
             files.write(readme, updated_readme(readme.read_text(encoding="utf-8"), values))
         shutil.rmtree(ready)
         shutil.rmtree(output / "failed", ignore_errors=True)
