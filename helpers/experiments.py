@@ -92,7 +92,22 @@ SEARCH = Experiment([
     Trial("... and label smoothing 0.05", "ImprovedNet", replace(SHARP, label_smoothing=0.05), 0),
 ], images=22_500)  # fmt: skip
 
-EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION}
+# What the recipe does and what the architecture does: each network with the other's recipe, and sizes between the two.
+DESIGN = Experiment([
+    Trial("ImprovedNet, BaselineNet's recipe", "ImprovedNet", BASELINE, 0),
+    Trial("BaselineNet, ImprovedNet's recipe", "BaselineNet", IMPROVED, 0),
+    Trial("BaselineNet four times as wide", "WideBaseline", BASELINE, 0),
+    Trial("BaselineNet, shifts of 4 pixels", "BaselineNet", replace(BASELINE, crop_padding=4), 0),
+    *(Trial("ImprovedNet at a quarter of its width", "QuarterWidth", IMPROVED, seed) for seed in range(3)),
+], keep_logits=True)  # fmt: skip
+
+# The parts of the recipe at its full length.
+LONG = Experiment([
+    Trial("without dropout", "NoDropout", IMPROVED, 0),
+    Trial("without label smoothing", "ImprovedNet", replace(IMPROVED, label_smoothing=0.0), 0),
+], keep_logits=True)  # fmt: skip
+
+EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "long": LONG}
 
 
 def parts_of(experiment: Experiment) -> tuple[Part, Part]:

@@ -10,16 +10,17 @@ from torch import nn
 class BaselineNet(nn.Sequential):
     """The reference coursework's compact CNN: three 2x2 convolutions, three linear layers, 48,252 parameters.
 
-    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits.
+    Takes (n, 3, 32, 32) normalised images, returns (n, 10) logits. wider: multiplies every width but the last.
     """
 
-    def __init__(self):
+    def __init__(self, wider: int = 1):
+        a, b, c, d, e = (wider * width for width in (6, 16, 32, 120, 84))
         super().__init__(
-            nn.Conv2d(3, 6, 2), nn.ReLU(), nn.MaxPool2d(2),  # 31 -> 15
-            nn.Conv2d(6, 16, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16 -> 8
-            nn.Conv2d(16, 32, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
-            nn.Flatten(), nn.Linear(288, 120), nn.ReLU(),
-            nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+            nn.Conv2d(3, a, 2), nn.ReLU(), nn.MaxPool2d(2),  # 31 -> 15
+            nn.Conv2d(a, b, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16 -> 8
+            nn.Conv2d(b, c, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
+            nn.Flatten(), nn.Linear(9 * c, d), nn.ReLU(),
+            nn.Linear(d, e), nn.ReLU(), nn.Linear(e, 10),
         )  # fmt: skip
 
 
@@ -65,6 +66,8 @@ BUILDERS = {
     "NoDropout": partial(ImprovedNet, dropout=0.0),
     "DefaultInit": partial(ImprovedNet, kaiming=False),
     "HalfWidth": partial(ImprovedNet, width=16),
+    "QuarterWidth": partial(ImprovedNet, width=8),
+    "WideBaseline": partial(BaselineNet, wider=4),
 }
 
 
