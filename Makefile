@@ -33,16 +33,16 @@ retrain: setup ## train every published run from scratch (hours; goes on where i
 	    echo "The networks are trained and stored; make report goes on from here." >&2; exit 1; }
 
 verify: setup ## compute every published number again and compare (2 minutes)
-	@$(PYTHON) -m helpers.verify
+	@$(PYTHON) -m helpers.commands.verify
 
 search: setup ## train the trials of interpolation and label smoothing (1 hour; goes on where it was stopped)
 seeds: setup ## train both networks again from other seeds (1 hour; goes on where it was stopped)
 ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on where it was stopped)
 search seeds ablation:
-	@$(PYTHON) -m helpers.experiments $@ $(OPTIONS)
+	@$(PYTHON) -m helpers.commands.experiments $@ $(OPTIONS)
 
 bench: setup ## time training beside the way such coursework is usually written (2 minutes)
-	@$(PYTHON) -m helpers.bench
+	@$(PYTHON) -m helpers.commands.bench
 
 test: setup ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from helpers.config import TrainConfig
+
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, the weights that torchvision uses
 
 
@@ -80,26 +82,26 @@ def draw_boxes(n: int, probability: float, size: int, device) -> tuple[Tensor, T
     return top, left, torch.where(drawn, height, 0), width
 
 
-def geometry(images: Tensor, config) -> Tensor:
-    """Random flip, rotation and crop of (n, 3, h, w) images, as strong as `config` says."""
+def geometry(images: Tensor, cfg: TrainConfig) -> Tensor:
+    """Random flip, rotation and crop of (n, 3, h, w) images, as strong as `cfg` says."""
     n, device = len(images), images.device
-    if not (config.flip or config.rotation or config.crop_padding):
+    if not (cfg.flip or cfg.rotation or cfg.crop_padding):
         return images
-    degrees = _uniform(n, -config.rotation, config.rotation, device)
-    shift = torch.randint(-config.crop_padding, config.crop_padding + 1, (n, 2), device=device).float()
-    return warp(images, degrees, shift, torch.rand(n, device=device) < config.flip, config.interpolation)
+    degrees = _uniform(n, -cfg.rotation, cfg.rotation, device)
+    shift = torch.randint(-cfg.crop_padding, cfg.crop_padding + 1, (n, 2), device=device).float()
+    return warp(images, degrees, shift, torch.rand(n, device=device) < cfg.flip, cfg.interpolation)
 
 
-def colour(images: Tensor, config) -> Tensor:
+def colour(images: Tensor, cfg: TrainConfig) -> Tensor:
     """Random brightness, contrast and saturation of (n, 3, h, w) images in [0, 1]."""
-    if config.jitter:
+    if cfg.jitter:
         for change in (brightness, contrast, saturation):
-            images = change(images, _uniform(len(images), 1 - config.jitter, 1 + config.jitter, images.device))
+            images = change(images, _uniform(len(images), 1 - cfg.jitter, 1 + cfg.jitter, images.device))
     return images
 
 
-def erasing(images: Tensor, config) -> Tensor:
+def erasing(images: Tensor, cfg: TrainConfig) -> Tensor:
     """Random erasing of normalised (n, 3, s, s) images."""
-    if config.erasing:
-        images = erase(images, *draw_boxes(len(images), config.erasing, images.shape[-1], images.device))
+    if cfg.erasing:
+        images = erase(images, *draw_boxes(len(images), cfg.erasing, images.shape[-1], images.device))
     return images

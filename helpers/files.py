@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and work that one process does at a time."""
+"""Write files atomically, and hold locks."""
 
 import contextlib
 import hashlib
@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from helpers.command import Problem
+from helpers.errors import Problem
 
 try:
     import fcntl
@@ -15,25 +15,32 @@ except ImportError:  # Windows has none: nothing keeps two processes apart there
 
 
 class Busy(Problem):
-    """Another process is doing this."""
+    """Raised when another process holds the lock."""
 
 
 @contextlib.contextmanager
-def only_here(lock: Path, doing: str):
-    """Hold a lock file, which the system frees however this process ends. Raises Busy if another process holds it."""
+def locked(lock: Path, doing: str, wait: bool = False):
+    """Hold a lock file, which the system frees however this process ends.
+
+    While another process holds it: wait, saying so in a line, or raise Busy. doing: what the lock
+    protects, for the message ("training X").
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         try:
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"another process is {doing}: wait for it to finish.") from None
+            if not wait:
+                raise Busy(f"another process is {doing}: wait for it to finish.") from None
+            print(f"Another process is {doing}: waiting for it.", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
-def naming(path: Path):
-    """Give an error of the system the path that it lacks: a full disk does not say what it had no place for."""
+def with_path(path: Path):
+    """Add the path to an error of the system that lacks one: a full disk does not name the file."""
     try:
         yield
     except OSError as error:
@@ -42,11 +49,11 @@ def naming(path: Path):
 
 
 def write(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and move it there: a full disk or a process that is killed leaves the old one."""
+    """Write a file atomically: a full disk or a killed process leaves the old one as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with naming(path):
+        with with_path(path):
             partial.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(partial, path)
     finally:
@@ -54,7 +61,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 
 def replace(source: Path, target: Path) -> None:
-    """Move a file or a folder to `target`, on the same disk, in place of what is there; it stays if the move fails."""
+    """Move a file or folder to `target` on the same disk. What was there stays if the move fails."""
     old = target.with_name(f".{target.name}.old")
     try:
         if target.is_dir():
@@ -70,7 +77,7 @@ def replace(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def scratch(folder: Path):
-    """An empty folder to work in, gone at the end; what a killed process left there goes first."""
+    """Make an empty folder to work in and remove it at the end."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -79,6 +86,6 @@ def scratch(folder: Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()

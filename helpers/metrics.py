@@ -146,7 +146,7 @@ def reliability(logits, labels, bins=BINS):
     return table.assign(
         confidence=confidences[table.index] / table["count"], accuracy=corrects[table.index] / table["count"],
         low=[low for low, _ in intervals], high=[high for _, high in intervals],
-    ).reset_index(drop=True)  # fmt: skip
+    ).reset_index(drop=True)
 
 
 def ece(logits, labels, bins=BINS):

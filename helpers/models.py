@@ -21,7 +21,7 @@ class BaselineNet(nn.Sequential):
             nn.Conv2d(b, c, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
             nn.Flatten(), nn.Linear(9 * c, d), nn.ReLU(),
             nn.Linear(d, e), nn.ReLU(), nn.Linear(e, 10),
-        )  # fmt: skip
+        )
 
 
 def stage(inputs: int, outputs: int, norm: bool = True) -> list[nn.Module]:
@@ -48,7 +48,7 @@ class ImprovedNet(nn.Sequential):
             *stage(2 * width, 4 * width, norm),  # 8 -> 4
             nn.Flatten(), nn.Dropout(dropout), nn.Linear(64 * width, 8 * width), nn.ReLU(),
             nn.Dropout(dropout), nn.Linear(8 * width, 10),
-        )  # fmt: skip
+        )
         if not kaiming:
             return
         for module in self:
@@ -105,7 +105,7 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
             "layer": describe(layer), "output": " x ".join(map(str, x.shape[1:])),
             "parameters": sum(p.numel() for p in layer.parameters()), "multiply-adds": macs,
             "receptive field": min(field, shape[-1]),
-        })  # fmt: skip
+        })
     model.train(training)
     return pd.DataFrame(rows)
 

@@ -1,6 +1,7 @@
 """The first cell of every notebook, and how a notebook hands its numbers to results.json."""
 
 import ast
+from collections.abc import Sequence
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -50,7 +51,7 @@ def start(namespace: dict) -> dict:
     settings = {name: namespace[name] for name in PARAMETERS}
     if settings["profile"] != "full" or settings["changes"] or settings["seed"]:
         display(Markdown("> **Not the published numbers.** These parameters differ from the published run, "
-                         "and the findings below were written for that run."))  # fmt: skip
+                         "and the findings below were written for that run."))
     return settings
 
 
@@ -68,7 +69,7 @@ def record(**numbers) -> None:
     Raises ValueError if a number is not finite, since JSON has no such number, or a value is of no JSON type.
     """
     display({"application/json": _plain(numbers), "text/plain": "recorded for results.json"},
-            metadata={"results": True}, raw=True)  # fmt: skip
+            metadata={"results": True}, raw=True)
 
 
 def _plain(value):
@@ -83,3 +84,9 @@ def _plain(value):
     if not isinstance(value, str | int | float | None):
         raise ValueError(f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only.")
     return value
+
+
+def pipe_table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = True) -> str:
+    """A table of cells that are Markdown already; numbers: all columns but the first align to the right."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in (head, rule, *rows))

@@ -272,7 +272,7 @@ def flowchart(rows):
                 (j + 0.1, i + 0.14), 0.8, 0.72, boxstyle="round,pad=0,rounding_size=0.05", linewidth=1.1,
                 facecolor="#FFF4E5" if training else "#EAF2FA", linestyle="--" if training else "-",
                 edgecolor="#B36B00" if training else NETWORK_COLOURS["ImprovedNet"],
-            )  # fmt: skip
+            )
             ax.add_patch(box)
             ax.text(j + 0.5, i + 0.32, title.lstrip("*"), ha="center", va="center", weight="bold", fontsize=8.5)
             ax.text(j + 0.5, i + 0.62, text, ha="center", va="center", fontsize=7.5, linespacing=1.25)
@@ -411,7 +411,7 @@ def confusion_change(before, after):
     ax = chart.subplots()
     seaborn.heatmap(change, ax=ax, cmap="RdBu_r", vmin=-most, vmax=most, annot=texts, fmt="", square=True,
                     annot_kws={"fontsize": 7}, linewidths=0.5, xticklabels=CLASSES, yticklabels=CLASSES,
-                    cbar_kws={"label": "images", "shrink": 0.7})  # fmt: skip
+                    cbar_kws={"label": "images", "shrink": 0.7})
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(length=0)
     ax.grid(False)

@@ -5,17 +5,15 @@ came about and carries their SHA-256. Its identity is the digest of network, con
 data.
 """
 
-import argparse
 import functools
 import hashlib
 import json
-import shutil
+import re
 import subprocess
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ import torch
 from torch import nn
 
 from helpers import config, data, files, models, train
-from helpers.command import Problem, ending
+from helpers.errors import Problem
 from helpers.config import TrainConfig
 from helpers.data import Part
 
@@ -32,30 +30,43 @@ REPLAY_TOLERANCE = 0.05  # nats: processors round differently, and twenty steps 
 FILES = ("history.json", "weights.safetensors", "logits.safetensors")
 
 
-class Run(NamedTuple):
-    """A trained network in eval mode, its history (one row an epoch), and its run.json.
+@dataclass(frozen=True)
+class Results:
+    """What a training left besides its weights.
 
-    Experiments keep no weights, so their model is None. logits: by the name of a part, each (n, 10), where kept.
+    history: one row an epoch. first_losses: of the first steps, in nats. record: its run.json.
+    logits: (n, 10) by the name of a part, where they are kept.
     """
 
-    model: nn.Module | None
     history: pd.DataFrame
     first_losses: list[float]
     record: dict
     logits: dict[str, np.ndarray]
 
+    @property
+    def cfg(self) -> TrainConfig:
+        """The settings of the training."""
+        return config.from_record(self.record["config"])
+
+
+@dataclass(frozen=True)
+class Run(Results):
+    """A trained network in eval mode, with its results."""
+
+    model: nn.Sequential
+
 
 class CorruptRun(Problem):
-    """A stored run is not what its record says."""
+    """Raised when a stored run is not what its record says."""
 
 
 class TrainingNeeded(Problem):
-    """A run is missing and may not be trained here: it takes too long."""
+    """Raised when a run is missing and training it here would take too long."""
 
 
 def identity(network: str, cfg: TrainConfig, seed: int, digests: dict, recipe: int = train.RECIPE) -> str:
     """Twelve hexadecimal digits that name what is trained."""
-    what = [network, asdict(cfg), recipe, seed, digests]
+    what = [network, config.to_record(cfg), recipe, seed, digests]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -66,11 +77,11 @@ def run_name(network: str, cfg: TrainConfig, seed: int, parts: tuple[Part, Part]
 
 
 def load_or_train(network: str, profile: str = "full", seed: int = 0, device: str = "auto", train_minutes: float = 2,
-                  changes: dict | None = None) -> Run:  # fmt: skip
+                  changes: dict | None = None) -> Run:
     """Load the run with this identity if it is stored and verifies; train it and keep it in the cache if it is missing.
 
     changes: hyper-parameters that differ from the profile's, by network: {"ImprovedNet": {"epochs": 20}}.
-    Raises CorruptRun, TrainingNeeded if the estimate exceeds `train_minutes`, files.Busy if another process trains it.
+    Raises CorruptRun, and TrainingNeeded if the estimate exceeds `train_minutes`.
     """
     cfg = config.train_config(network, profile, **(changes or {}).get(network, {}))
     parts = data.train_validation(profile)
@@ -92,26 +103,49 @@ def load_or_train(network: str, profile: str = "full", seed: int = 0, device: st
     return train_run(network, cfg, profile, seed, chosen, parts, config.CACHE / "runs")
 
 
-def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: train.Device, parts: tuple[Part, Part],
-              store: Path, quiet: bool = False) -> Run:  # fmt: skip
-    """Train a run, going on from its resume state if there is one, and save it in the folder `store`."""
+def train_run(
+    network: str,
+    cfg: TrainConfig,
+    profile: str,
+    seed: int,
+    device: train.Device,
+    parts: tuple[Part, Part],
+    store: Path,
+    quiet: bool = False,
+    again: bool = False,
+) -> Run:
+    """Train a run, going on from its resume state if there is one, and save it in the folder `store`.
+
+    If another process is training it, wait and load what that one has stored. again: train it even
+    if it is stored already.
+    """
     name, digests = run_name(network, cfg, seed, parts)
     code = commit()  # before training: the code may be edited while it runs
     log = (lambda line: None) if quiet else functools.partial(print, flush=True)
     fresh = models.build(network)
-    with files.only_here(_state(name).with_suffix(".lock"), f"training {name}"):
+    with files.locked(_state(name).with_suffix(".lock"), f"training {name}", wait=True):
+        if (store / name).exists() and not again:
+            return load(store / name)
         trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
         record = {
-            "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
-            "data": digests, "device": "; ".join(trained.devices),
-            "device_label": trained.devices[0].split(", ")[-1],  # of the first sitting, as the first losses are
+            "network": network,
+            "profile": profile,
+            "config": config.to_record(cfg),
+            "recipe": train.RECIPE,
+            "seed": seed,
+            "data": digests,
+            "device": "; ".join(trained.devices),
+            "device_label": trained.devices[0].split(", ")[-1],  # as the first losses are of the first sitting
             "parameters": models.parameters(fresh),
             "flop": 6 * models.macs(fresh) * cfg.epochs * len(parts[0].labels),  # 2 forward, 4 backward
-            "seconds": round(sum(row["seconds"] for row in trained.history)), "epochs": cfg.epochs,
+            "seconds": round(sum(row["seconds"] for row in trained.history)),
+            "epochs": cfg.epochs,
             "best_epoch": min(trained.history, key=lambda row: row["validation_loss"])["epoch"],
-            "date": datetime.now(UTC).date().isoformat(), "commit": code,
+            "date": datetime.now(UTC).date().isoformat(),
+            "commit": code,
+            "code": train.code_digest(),
             "versions": {package: version(package) for package in ("torch", "numpy", "scikit-learn")},
-        }  # fmt: skip
+        }
         history = {"first_losses": trained.first_losses, "epochs": trained.history}
         save(store / name, record, history, weights=trained.weights)
         _state(name).unlink(missing_ok=True)
@@ -123,25 +157,41 @@ def _state(name: str) -> Path:
 
 
 def save(folder: Path, record: dict, history: dict, **tensors: dict[str, torch.Tensor]) -> None:
-    """Write the run beside its place and move it there whole. tensors: what to keep as weights and as logits."""
+    """Write a run atomically. tensors: what to keep as `weights` and as `logits`."""
     with files.scratch(folder.with_name(f".{folder.name}.new")) as partial:
         files.write(partial / "history.json", json.dumps(history, indent=1) + "\n")
         for name, kept in tensors.items():  # safetensors' own file writing has errors of its own for a full disk
             content = safetensors.torch.save({k: v.contiguous() for k, v in kept.items()})
             files.write(partial / f"{name}.safetensors", content)
-        digests = {path.name: files.digest(path) for path in sorted(partial.iterdir())}
+        digests = {path.name: files.file_digest(path) for path in sorted(partial.iterdir())}
         record = {**record, "files": digests | {"run.json": record_digest(record)}}
         files.write(partial / "run.json", json.dumps(record, indent=1) + "\n")
         files.replace(partial, folder)
 
 
 def load(folder: Path) -> Run:
-    """Read a stored run. Raises CorruptRun, naming the file, if anything differs from its record."""
+    """Read a stored run with its weights. Raises CorruptRun, naming the file, if anything differs from its record."""
+    results = load_results(folder)
+    path = folder / "weights.safetensors"
+    model = models.build(results.record["network"])
+    try:
+        model.load_state_dict(safetensors.torch.load_file(path))
+    except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+        raise _corrupt(folder, path.name) from error
+    return Run(**vars(results), model=model.eval())
+
+
+def load_results(folder: Path) -> Results:
+    """Read a stored run without weights. Raises CorruptRun, naming the file, if anything differs from its record."""
     try:
         record = json.loads((folder / "run.json").read_text())
-        if record["config"].keys() != {field.name for field in fields(TrainConfig)}:
-            raise CorruptRun(f"{folder.name} is from a version with other settings: delete the folder and train again.")
-        digests, network, cfg = dict(record["files"]), record["network"], TrainConfig(**record["config"])
+        digests, network = dict(record["files"]), record["network"]
+        try:
+            cfg = config.from_record(record["config"])
+        except TypeError:
+            raise CorruptRun(
+                f"{folder.name} is from a version with other settings: delete the folder and train again."
+            ) from None
         name = f"{network}-{identity(network, cfg, record['seed'], record['data'], record['recipe'])}"
         own = record_digest(record)
         intact = folder.name == name and digests.pop("run.json") == own and "history.json" in digests
@@ -152,19 +202,28 @@ def load(folder: Path) -> Run:
     if not intact:
         raise _corrupt(folder, "run.json")
     for name, digest in digests.items():
-        if name not in FILES or not (folder / name).is_file() or files.digest(folder / name) != digest:
+        if name not in FILES or not (folder / name).is_file() or files.file_digest(folder / name) != digest:
             raise _corrupt(folder, name)
-    history, model, logits = json.loads((folder / "history.json").read_text()), None, {}
-    try:
-        if "weights.safetensors" in digests:
-            model = models.build(network)
-            model.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"))
-            model.eval()
-    except (safetensors.SafetensorError, RuntimeError) as error:
-        raise _corrupt(folder, "weights.safetensors") from error
+    history = json.loads((folder / "history.json").read_text())
+    logits = {}
     if "logits.safetensors" in digests:
-        logits = {part: z.numpy() for part, z in safetensors.torch.load_file(folder / "logits.safetensors").items()}
-    return Run(model, pd.DataFrame(history["epochs"]), history["first_losses"], record, logits)
+        stored = safetensors.torch.load_file(folder / "logits.safetensors")
+        logits = {part: tensor.numpy() for part, tensor in stored.items()}
+    epochs = pd.DataFrame(history["epochs"]).rename(columns=OLD_COLUMNS)
+    return Results(epochs, history["first_losses"], _translated(record), logits)
+
+
+OLD_COLUMNS = {"rate": "lr"}  # of histories recorded until 24 November 2026
+
+
+def _translated(record: dict) -> dict:
+    """A record with the names of today. Until 24 November 2026 cues were phrases: "pose, 10 degrees"."""
+    cues = {
+        "_".join(re.findall(r"nothing|colour|shape|pose|place|square|\d+", phrase)): accuracy
+        for phrase, accuracy in record.get("cues", {}).items()
+    }
+    settings = asdict(config.from_record(record["config"]))
+    return {**record, "config": settings} | ({"cues": cues} if cues else {})
 
 
 def _corrupt(folder: Path, name: str) -> CorruptRun:
@@ -185,7 +244,7 @@ def published(network: str) -> Run:
     return load(folders[0])
 
 
-def facts(run: Run) -> dict:
+def published_facts(run: Run) -> dict:
     """What results.json says about a run."""
     keys = ("parameters", "flop", "epochs", "best_epoch", "seconds", "device", "date", "seed", "recipe", "config")
     return {key: run.record[key] for key in keys} | {"minutes": run.record["seconds"] / 60}
@@ -230,33 +289,3 @@ def commit() -> str:
         return git("rev-parse", "HEAD") + ("+changes" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def retrain(device: str = "auto", networks=config.NETWORKS) -> None:
-    """Train the published runs from scratch, resumable: interrupted, the same command goes on where it stopped."""
-    parts, chosen = data.train_validation("full"), train.pick_device(device)
-    names = {network: run_name(network, config.train_config(network, "full"), 0, parts)[0] for network in networks}
-    finished = config.CACHE / "states" / "retrained"  # what an interrupted retraining has finished, a name a line
-    done = finished.read_text().split() if finished.exists() else []
-    for network in networks:
-        if names[network] in done and (config.PUBLISHED / names[network]).is_dir():
-            continue
-        cfg = config.train_config(network, "full")
-        minutes = train.estimate_seconds(network, cfg, *parts, chosen) / 60
-        print(f"{network}: training {cfg.epochs} epochs takes about {minutes:.0f} min", flush=True)
-        train_run(network, cfg, "full", 0, chosen, parts, config.PUBLISHED)
-        for superseded in set(config.PUBLISHED.glob(f"{network}-*")) - {config.PUBLISHED / names[network]}:
-            shutil.rmtree(superseded)
-        done.append(names[network])
-        files.write(finished, "\n".join(done))
-    finished.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=retrain.__doc__)
-    parser.add_argument("command", choices=["retrain"])
-    parser.add_argument("networks", nargs="*", default=config.NETWORKS, help="which networks (default: both)")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    arguments = parser.parse_args()
-    with ending("Stopped. The same command goes on from the last finished epoch."):
-        retrain(arguments.device, arguments.networks)

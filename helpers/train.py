@@ -6,9 +6,10 @@ import math
 import platform
 import re
 import time
+import tokenize
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,19 +19,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import augment, files, models
-from helpers.command import BadInput, Problem
-from helpers.config import TrainConfig
+from helpers.errors import BadInput, Problem
+from helpers.config import DEVICES, ROOT, TrainConfig
 from helpers.data import Part
 from helpers.inference import infer, normalise, to_unit
 
 RECIPE = 1  # raise it whenever the same configuration would no longer give the same losses
+NOT_CODE = (tokenize.COMMENT, tokenize.NL)
+STARTS = (tokenize.ENCODING, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)  # a docstring follows one of these
 REPLAY_STEPS = 20  # the first losses of a run, kept so that anyone can replay them
 
 
 class Device(NamedTuple):
     """Where to train, and the precision of the forward pass (weights and updates are always float32)."""
 
-    kind: str  # "cpu" or "cuda"
+    kind: str  # "cpu", "cuda" or "mps"
     precision: torch.dtype
 
     @property
@@ -49,23 +52,28 @@ class Trained(NamedTuple):
 
 
 class Diverged(Problem):
-    """The loss is no longer finite."""
+    """Raised when the loss is no longer finite."""
 
 
 def pick_device(name: str = "auto") -> Device:
-    """Choose "cpu", "cuda", or with "auto" the GPU where there is one; bfloat16 where the hardware computes in it.
+    """Choose where to train: the GPU where there is one ("auto"), or "cpu", "cuda" (NVIDIA) or "mps" (Apple).
 
-    Raises BadInput for another name, or for a GPU that is not there.
+    The precision is bfloat16 where the hardware computes in it. Raises BadInput for another name,
+    or for a GPU that PyTorch does not see.
     """
-    if name not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"device must be auto, cpu or cuda, not {name!r}.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise BadInput("device is cuda, but PyTorch sees no CUDA GPU: use device = 'auto' or 'cpu'.")
-    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
-        native = torch.cuda.get_device_capability() >= (8, 0)
-        return Device("cuda", torch.bfloat16 if native else torch.float32)
-    native = torch.cpu._is_avx512_bf16_supported()
-    return Device("cpu", torch.bfloat16 if native else torch.float32)
+    if name not in DEVICES:
+        raise BadInput(f"device must be one of {', '.join(DEVICES)}, not {name!r}.")
+    seen = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = "cuda" if seen["cuda"] else "mps" if seen["mps"] else "cpu"
+    if not seen[name]:
+        raise BadInput(f"device is {name}, but PyTorch sees no such GPU here: use device = 'auto' or 'cpu'.")
+    native = {
+        "cpu": torch.cpu._is_avx512_bf16_supported,
+        "cuda": lambda: torch.cuda.get_device_capability() >= (8, 0),
+        "mps": lambda: False,
+    }
+    return Device(name, torch.bfloat16 if native[name]() else torch.float32)
 
 
 def device_name(device: Device) -> str:
@@ -78,88 +86,101 @@ def device_name(device: Device) -> str:
     return f"{match[1].strip() if match else platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+def code_digest() -> str:
+    """SHA-256 of the code that decides what a training computes, without its comments, docstrings and layout."""
+    digest = hashlib.sha256()
+    for name in ("augment", "inference", "models", "train"):
+        with (ROOT / "helpers" / f"{name}.py").open("rb") as file:
+            tokens = [token for token in tokenize.tokenize(file.readline) if token.type not in NOT_CODE]
+        for before, token in pairwise(tokens):
+            docstring = token.type == tokenize.STRING and before.type in STARTS
+            if not docstring and token.type not in STARTS:
+                digest.update("".join(token.string.split()).encode())
+    return digest.hexdigest()
+
+
+def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
     """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay."""
     weights = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.peak_rate, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=config.peak_rate, fused=True)
+    groups = [{"params": weights, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if cfg.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=cfg.peak_lr, fused=True)
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+def lr_at(cfg: TrainConfig, step: int, steps_per_epoch: int) -> float:
     """Linear warm-up, then constant or cosine to zero at the end (Loshchilov and Hutter 2017). Steps count from 0."""
-    warmup, total = config.warmup_epochs * steps_per_epoch, config.epochs * steps_per_epoch
+    warmup, total = cfg.warmup_epochs * steps_per_epoch, cfg.epochs * steps_per_epoch
     if step < warmup:
-        return config.peak_rate * (step + 1) / warmup
-    if config.schedule == "constant":
-        return config.peak_rate
-    return config.peak_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+        return cfg.peak_lr * (step + 1) / warmup
+    if cfg.schedule == "constant":
+        return cfg.peak_lr
+    return cfg.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def training_batch(images: Tensor, config: TrainConfig) -> Tensor:
+def training_batch(images: Tensor, cfg: TrainConfig) -> Tensor:
     """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32)."""
-    x = augment.colour(augment.geometry(to_unit(images), config), config)
-    return augment.erasing(normalise(x), config).contiguous(memory_format=torch.channels_last)
+    x = augment.colour(augment.geometry(to_unit(images), cfg), cfg)
+    return augment.erasing(normalise(x), cfg).contiguous(memory_format=torch.channels_last)
 
 
-def epoch_steps(model, optimizer, config, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
+def epoch_steps(model, optimizer, cfg, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
     """One pass over the training images; after each step yields loss, number correct and number of images.
 
     The loss is that of the batch before the step, without label smoothing, to compare with the validation loss.
     """
     torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
-    batches = torch.randperm(len(labels)).to(labels.device).split(config.batch_size)
+    batches = torch.randperm(len(labels)).to(labels.device).split(cfg.batch_size)
     model.train()
     for i, rows in enumerate(batches):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, (epoch - 1) * len(batches) + i, len(batches))
-        x, y = training_batch(images[rows], config), labels[rows]
+            group["lr"] = lr_at(cfg, (epoch - 1) * len(batches) + i, len(batches))
+        x, y = training_batch(images[rows], cfg), labels[rows]
         with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
             logits = model(x)
         logits = logits.float()
         optimizer.zero_grad()
-        F.cross_entropy(logits, y, label_smoothing=config.label_smoothing).backward()
+        F.cross_entropy(logits, y, label_smoothing=cfg.label_smoothing).backward()
         optimizer.step()
         yield F.cross_entropy(logits.detach(), y), (logits.argmax(dim=1) == y).sum(), len(rows)
 
 
-def fit(network: str, config: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
-        state_file: Path | None = None, log=print) -> Trained:  # fmt: skip
+def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
+        state_file: Path | None = None, log=print) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
     model = models.build(network, seed).to(device.kind)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, cfg)
     images, labels = to_tensors(train, device)
     best, history, first_losses, devices = {}, [], [], []
     if state_file is not None and state_file.exists():
         best, history, first_losses, devices = _restore(state_file, model, optimizer, device)
-        log(f"{network}: going on after epoch {len(history)} of {config.epochs}")
+        log(f"{network}: going on after epoch {len(history)} of {cfg.epochs}")
     devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
-    for epoch in range(len(history) + 1, config.epochs + 1):
+    for epoch in range(len(history) + 1, cfg.epochs + 1):
         began = time.perf_counter()
-        steps = list(epoch_steps(model, optimizer, config, images, labels, seed, epoch, device))
+        steps = list(epoch_steps(model, optimizer, cfg, images, labels, seed, epoch, device))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
         validation_loss, validation_accuracy = evaluate(model, validation)
         if not (losses.isfinite().all() and math.isfinite(validation_loss)):
-            raise Diverged(f"{network}: the loss is not finite in epoch {epoch}: lower peak_rate ({config.peak_rate}).")
+            raise Diverged(f"{network}: the loss is not finite in epoch {epoch}: lower peak_lr ({cfg.peak_lr}).")
         if epoch == 1:
             first_losses = losses[:REPLAY_STEPS].tolist()
         if validation_loss < min((row["validation_loss"] for row in history), default=math.inf):
             best = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
         history.append({
-            "epoch": epoch, "rate": optimizer.param_groups[0]["lr"],
+            "epoch": epoch, "lr": optimizer.param_groups[0]["lr"],
             "train_loss": float(losses @ sizes / sizes.sum()), "train_accuracy": float(correct.sum() / sizes.sum()),
             "validation_loss": validation_loss, "validation_accuracy": validation_accuracy,
             "seconds": time.perf_counter() - began,
-        })  # fmt: skip
+        })
         if state_file is not None:
             _save(state_file, model, optimizer, best, history, first_losses, devices)
-        log(epoch_line(network, history, config.epochs))
+        log(epoch_line(network, history, cfg.epochs))
     return Trained(best, history, first_losses, devices)
 
 
@@ -169,7 +190,7 @@ def epoch_line(network: str, history: list[dict], epochs: int) -> str:
     left = (epochs - len(history)) * float(np.median([r["seconds"] for r in history[-5:]]))
     return (
         f"{network} {row['epoch']:3d}/{epochs}  train {row['train_loss']:.3f} {row['train_accuracy']:6.2%}  "
-        f"validation {row['validation_loss']:.3f} {row['validation_accuracy']:6.2%}  rate {row['rate']:.1e}  "
+        f"validation {row['validation_loss']:.3f} {row['validation_accuracy']:6.2%}  lr {row['lr']:.1e}  "
         f"{row['seconds']:.0f} s  {left / 60:.0f} min left"
     )
 
@@ -189,7 +210,7 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
 def _save(path: Path, model, optimizer, best, history, first_losses, devices) -> None:
     file = io.BytesIO()  # torch.save has errors of its own for a full disk
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
-                "first_losses": first_losses, "devices": devices}, file)  # fmt: skip
+                "first_losses": first_losses, "devices": devices}, file)
     content = file.getvalue()
     files.write(path, hashlib.sha256(content).digest() + content)  # torch.load would not notice most flipped bits
 
@@ -208,37 +229,37 @@ def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, 
     return state["best"], state["history"], state["first_losses"], state["devices"]
 
 
-def replay(network: str, config: TrainConfig, train: Part, seed: int, device: Device) -> list[float]:
+def replay(network: str, cfg: TrainConfig, train: Part, seed: int, device: Device) -> list[float]:
     """The losses of the first steps of a run, computed again from scratch."""
     model = models.build(network, seed).to(device.kind)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizer(model, config), config, images, labels, seed, 1, device)
+    steps = epoch_steps(model, make_optimizer(model, cfg), cfg, images, labels, seed, 1, device)
     return [loss.item() for loss, _, _ in islice(steps, REPLAY_STEPS)]
 
 
-def plain(config: TrainConfig) -> TrainConfig:
+def plain(cfg: TrainConfig) -> TrainConfig:
     """The same configuration at a constant rate without augmentation, decay and smoothing, for the one-batch check."""
-    return replace(config, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
-                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0)  # fmt: skip
+    return replace(cfg, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
+                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0)
 
 
-def overfit(network: str, config: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:
+def overfit(network: str, cfg: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:
     """The losses of training on one batch alone: a network and a loop that work drive them to zero."""
     model = models.build(network).to(device.kind)
     images, labels = to_tensors(batch, device)
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model, cfg)
     losses = []
     for epoch in range(1, steps + 1):
-        for loss, _, _ in epoch_steps(model, optimizer, config, images, labels, 0, epoch, device):
+        for loss, _, _ in epoch_steps(model, optimizer, cfg, images, labels, 0, epoch, device):
             losses.append(loss.item())
     return losses
 
 
-def estimate_seconds(network: str, config: TrainConfig, train: Part, validation: Part, device: Device) -> float:
+def estimate_seconds(network: str, cfg: TrainConfig, train: Part, validation: Part, device: Device) -> float:
     """Seconds that the whole training would take, from timing a few steps and one validation batch here."""
     model = models.build(network).to(device.kind)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizer(model, config), config, images, labels, 0, 1, device)
+    steps = epoch_steps(model, make_optimizer(model, cfg), cfg, images, labels, 0, 1, device)
     marks = [time.perf_counter()]
     for loss, _, _ in islice(steps, 6):
         loss.item()  # waits for a GPU
@@ -247,4 +268,4 @@ def estimate_seconds(network: str, config: TrainConfig, train: Part, validation:
     began, some = time.perf_counter(), validation.images[:500]
     infer(model, some)
     check = (time.perf_counter() - began) * len(validation.images) / len(some)
-    return (step * math.ceil(len(labels) / config.batch_size) + check) * config.epochs
+    return (step * math.ceil(len(labels) / cfg.batch_size) + check) * cfg.epochs

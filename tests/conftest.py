@@ -21,7 +21,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from helpers import files
-with files.only_here(Path(sys.argv[1]), "at it"):
+with files.locked(Path(sys.argv[1]), "at it"):
     print("locked", flush=True)
     sys.stdin.read()
 """

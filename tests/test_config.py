@@ -27,7 +27,7 @@ def test_changes_reach_their_field_and_the_warm_up_fits():
         ("BaselineNet", "full", {"epochs": 0}, "epochs must be more than 0."),
         ("BaselineNet", "full", {"epochs": 2.5}, "epochs must be of type int, not 2.5."),
         ("BaselineNet", "full", {"epochs": True}, "epochs must be of type int, not True."),
-        ("BaselineNet", "full", {"peak_rate": "0.1"}, "peak_rate must be of type float, not '0.1'."),
+        ("BaselineNet", "full", {"peak_lr": "0.1"}, "peak_lr must be of type float, not '0.1'."),
         ("BaselineNet", "full", {"weight_decay": float("nan")}, "weight_decay must lie between 0 and a million"),
         ("BaselineNet", "full", {"flip": 1.5}, "flip must lie between 0 and 1, not 1.5."),
         ("BaselineNet", "full", {"optimizer": "lion"}, "optimizer must be one of sgd, adamw, not 'lion'."),

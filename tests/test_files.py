@@ -76,8 +76,8 @@ def test_one_at_a_time_until_it_ends_however(tmp_path, held_elsewhere):
     lock = tmp_path / "locks" / "it"
     with held_elsewhere(lock) as other:
         with pytest.raises(files.Busy, match="^another process is at it: wait for it to finish.$"):
-            with files.only_here(lock, "at it"):
+            with files.locked(lock, "at it"):
                 pass
         other.kill()
-    with files.only_here(lock, "at it"):
+    with files.locked(lock, "at it"):
         pass

@@ -38,10 +38,10 @@ def history(epochs):
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
 TRIALS = pd.DataFrame({"label": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
-                       "gap": np.linspace(0.02, 0.11, 6)})  # fmt: skip
+                       "gap": np.linspace(0.02, 0.11, 6)})
 SEVERITIES = pd.DataFrame([
     {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
-    for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])  # fmt: skip
+    for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 
 CHARTS = {
@@ -62,7 +62,7 @@ CHARTS = {
     ),
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
-    "robustness": lambda: plots.robustness(SEVERITIES, "accuracy"),
+    "robustness": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),

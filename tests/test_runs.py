@@ -52,7 +52,7 @@ def short(monkeypatch):
     """The full profile in one epoch, so that a published run takes no time. Other rates make other runs."""
 
     def recipe(rate=0.01):
-        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_rate=rate)
+        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_lr=rate)
         monkeypatch.setattr(config, "train_config", lambda network, profile, **changes: cfg)
 
     recipe()
@@ -92,7 +92,7 @@ def test_the_record_says_how_the_run_came_about(sample, run):
     assert (record["seed"], record["recipe"], record["profile"], record["epochs"]) == (0, train.RECIPE, "smoke", 2)
     assert record["parameters"] == 48_252 and record["data"]["training"] == data.part_digest(sample[0])
     assert record["flop"] == 6 * models.macs(models.build("BaselineNet")) * 2 * 360
-    facts = runs.facts(run)
+    facts = runs.published_facts(run)
     assert all(facts[key] == record[key] for key in ("parameters", "flop", "best_epoch", "device", "config"))
 
 
@@ -107,7 +107,7 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
     cfg, digests = config.IMPROVED, {"training": "a", "validation": "b"}
     this = runs.identity("ImprovedNet", cfg, 0, digests)
     others = [runs.identity("BaselineNet", cfg, 0, digests), runs.identity("ImprovedNet", cfg, 1, digests),
-              runs.identity("ImprovedNet", cfg, 0, digests, train.RECIPE + 1)]  # fmt: skip
+              runs.identity("ImprovedNet", cfg, 0, digests, train.RECIPE + 1)]
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
@@ -287,7 +287,7 @@ def test_an_interrupted_training_goes_on(sample, monkeypatch, capsys):
     assert same(resumed.model, load_or_train(sample).model)
 
 
-@pytest.mark.parametrize("failing", ["runs.safetensors.torch.save", "files.digest", "files.os.replace"])
+@pytest.mark.parametrize("failing", ["runs.safetensors.torch.save", "files.file_digest", "files.os.replace"])
 def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, failing):
     def fail(*arguments):
         raise OSError(28, "No space left on device")
@@ -351,7 +351,7 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
     (config.PUBLISHED / "ImprovedNet-0").mkdir()
     runs.retrain("cpu", ["BaselineNet"])
     (new,) = config.PUBLISHED.glob("BaselineNet-*")
-    assert new.name != old.name and runs.published("BaselineNet").record["config"]["peak_rate"] == 0.02
+    assert new.name != old.name and runs.published("BaselineNet").record["config"]["peak_lr"] == 0.02
     assert sorted(path.name for path in config.PUBLISHED.iterdir()) == [new.name, "ImprovedNet-0"]
 
 
@@ -359,7 +359,7 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
     ("trouble", "says"),
     [("lock", "another process is training "), (data.DataError, "out of order"),
      (KeyboardInterrupt, "Stopped. The same command goes on"), (train.Diverged, "out of order")],
-)  # fmt: skip
+)
 def test_the_command_fails_with_one_line(sample, short, monkeypatch, capsys, trouble, says):
     def fail(*arguments):
         raise trouble("out of order")
@@ -369,7 +369,7 @@ def test_the_command_fails_with_one_line(sample, short, monkeypatch, capsys, tro
     with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
         if trouble == "lock":
             name, _ = runs.run_name("BaselineNet", config.train_config(0, 0), 0, sample)
-            stack.enter_context(files.only_here(config.CACHE / "states" / f"{name}.lock", "training it"))
+            stack.enter_context(files.locked(config.CACHE / "states" / f"{name}.lock", "training it"))
         else:
             patch.setattr(train, "fit", fail)
         patch.delitem(sys.modules, "helpers.runs")

@@ -21,19 +21,20 @@ import torch
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
-from helpers import config, data, experiments, predict, runs, train, verify
-from helpers.command import BadInput, Problem
+from helpers import config, data, runs, train
+from helpers.commands import experiments, predict, verify
+from helpers.errors import BadInput, Problem
 
 CPU = train.Device("cpu", torch.float32)
 TRAIN = """
 import sys, torch
 from pathlib import Path
 from helpers import config, data, runs, train
-from helpers.command import ending
+from helpers.errors import exit_cleanly
 network, store = sys.argv[1:]
 torch.set_num_threads(1)
 changes = {"epochs": {"BaselineNet": 60, "ImprovedNet": 20}[network], "batch_size": 60}
-with ending("Stopped. The same command goes on."):
+with exit_cleanly("Stopped. The same command goes on."):
     runs.train_run(network, config.train_config(network, "smoke", **changes), "smoke", 0,
                    train.Device("cpu", torch.float32), data.train_validation("smoke"), Path(store))
 """
@@ -43,7 +44,7 @@ def run(code, *arguments, cache, **options):
     environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(cache), "PYTHONPATH": str(config.ROOT)}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            **options)  # fmt: skip
+                            **options)
 
 
 def start(network, folder, within="{}"):
@@ -99,7 +100,7 @@ def kill_some_time_later(process, rng):
     ("BaselineNet", 2),
     pytest.param("BaselineNet", 30, marks=pytest.mark.torture),
     pytest.param("ImprovedNet", 30, marks=pytest.mark.torture),
-])  # fmt: skip
+])
 def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, network, kills, tmp_path):
     disturbed = tmp_path / "disturbed"
     rng, gone_on = random.Random(0), 0
@@ -187,7 +188,7 @@ def project(folder, generation):
     """A notebook whose report shows a number."""
     folder.mkdir(exist_ok=True)
     cells = [f"x = {generation}", 'display({"application/json": {"x": x}}, raw=True, metadata={"results": True})',
-             'print("generation", x)']  # fmt: skip
+             'print("generation", x)']
     nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), folder / "01_only.ipynb")
 
 
@@ -205,7 +206,7 @@ def make(folder, output, within="{}"):
     meta = folder / "meta.yaml"
     meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {x}"\nprovenance: P\n')
     return run(within.format(REPORT), meta, "--profile", "smoke", "--notebooks", folder, "--output", output,
-               cache=folder / "cache", start_new_session=True)  # fmt: skip
+               cache=folder / "cache", start_new_session=True)
 
 
 def generation(output):
@@ -220,7 +221,7 @@ def generation(output):
 @pytest.mark.parametrize(("end", "times"), [
     (signal.SIGINT, 1),
     *(pytest.param(end, 10, marks=pytest.mark.torture) for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)),
-])  # fmt: skip
+])
 def test_a_report_that_is_stopped_leaves_a_whole_one(tmp_path, end, times):
     output, rng = tmp_path / "out", random.Random(0)
     project(tmp_path, 0)
@@ -347,7 +348,7 @@ def test_damage_to_the_images_is_named(damage, times, tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(40, dtype=np.uint8) % 10
     monkeypatch.setattr(data, "CACHE", tmp_path)
-    monkeypatch.setattr(data, "DIGESTS", {"test": (data.digest(images), data.digest(labels))})
+    monkeypatch.setattr(data, "DIGESTS", {"test": (data.array_digest(images), data.array_digest(labels))})
     path, rng = tmp_path / "test.npz", random.Random(times)
     np.savez(path, images=images, labels=labels)
     whole = path.read_bytes()
@@ -400,7 +401,7 @@ def test_a_damaged_picture_is_read_or_refused_in_one_line(kind, damage, times, t
 
 
 NASTY = [-1, 0, 1, 2.5, 1e308, -1e308, 10**400, 2**63, float("nan"), float("inf"), True, None, "", "0.1", "sgd",
-         "cosine", [], {}, b"1", 1 + 2j, np.float32(0.1), np.int64(3)]  # fmt: skip
+         "cosine", [], {}, b"1", 1 + 2j, np.float32(0.1), np.int64(3)]
 
 
 @pytest.mark.parametrize("times", [30, pytest.param(1000, marks=pytest.mark.torture)])

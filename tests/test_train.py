@@ -37,7 +37,7 @@ def stop_in_the_second_epoch(save=train._save):
 
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_stopped_and_resumed_gives_the_same_bits(network, sample, tiny, tmp_path, monkeypatch):
-    cfg = dataclasses.replace(tiny, optimizer="sgd", peak_rate=0.01) if network == "BaselineNet" else tiny
+    cfg = dataclasses.replace(tiny, optimizer="sgd", peak_lr=0.01) if network == "BaselineNet" else tiny
     whole = train.fit(network, cfg, *sample, 3, CPU, log=silent)
     state = tmp_path / "state.pt"
     for _ in range(cfg.epochs - 1):
@@ -59,7 +59,7 @@ def test_another_seed_gives_other_weights(sample, tiny):
 
 def test_the_kept_weights_have_the_lowest_validation_loss(sample, tiny):
     """At this rate the last epoch is not the best, so keeping the last would fail."""
-    cfg = dataclasses.replace(train.plain(tiny), epochs=12, peak_rate=0.003, batch_size=32)
+    cfg = dataclasses.replace(train.plain(tiny), epochs=12, peak_lr=0.003, batch_size=32)
     trained = train.fit("BaselineNet", cfg, *sample, 0, CPU, log=silent)
     losses = [row["validation_loss"] for row in trained.history]
     assert min(losses) < losses[-1]
@@ -84,13 +84,13 @@ def test_both_networks_overfit_one_batch(sample):
 
 
 def test_a_diverging_run_stops_with_its_reason(sample, tiny):
-    wild = dataclasses.replace(tiny, optimizer="sgd", peak_rate=1e6, warmup_epochs=0)
-    with pytest.raises(train.Diverged, match="not finite in epoch 1: lower peak_rate"):
+    wild = dataclasses.replace(tiny, optimizer="sgd", peak_lr=1e6, warmup_epochs=0)
+    with pytest.raises(train.Diverged, match="not finite in epoch 1: lower peak_lr"):
         train.fit("BaselineNet", wild, *sample, 0, CPU, log=silent)
 
 
 def test_learning_rate():
-    cfg = dataclasses.replace(config.IMPROVED, epochs=10, warmup_epochs=2, peak_rate=1.0)
+    cfg = dataclasses.replace(config.IMPROVED, epochs=10, warmup_epochs=2, peak_lr=1.0)
     rates = [train.learning_rate(cfg, step, 50) for step in range(500)]
     assert rates[0] == pytest.approx(1 / 100) and rates[99] == 1.0
     assert rates[300] == pytest.approx(0.5)

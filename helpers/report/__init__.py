@@ -10,7 +10,7 @@
 Only resolve.py gives numbers, so the notebooks, the HTML and the PDF cannot disagree.
 """
 
-from helpers.command import Problem
+from helpers.errors import Problem
 
 
 class ReportError(Problem):

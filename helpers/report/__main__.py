@@ -7,8 +7,9 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import config, files, verify
-from helpers.command import ending
+from helpers import config, files
+from helpers.commands import verify
+from helpers.errors import exit_cleanly
 
 from . import ReportError, bibliography, execute, publish, render
 from .resolve import resolve
@@ -27,8 +28,8 @@ def main(arguments=None):
     stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
     start = time.monotonic()
     with (
-        ending(stopped, after=f"The report in {_short(output)} was not replaced."),
-        files.only_here(config.CACHE / "report.lock", "making a report here"),
+        exit_cleanly(stopped, after=f"The report in {_short(output)} was not replaced."),
+        files.locked(config.CACHE / "report.lock", "making a report here"),
     ):
         publish.finish(output, readme)
         with files.scratch(output / ".building") as built:  # first, to learn now whether it can be written

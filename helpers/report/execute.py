@@ -42,7 +42,7 @@ def run(source, target, parameters):
     notebook = read(source)
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     try:
-        with files.naming(target):
+        with files.with_path(target):
             papermill.execute_notebook(
                 notebook,
                 target,

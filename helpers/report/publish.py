@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import string
 from datetime import date
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from helpers import files, markdown, verify
+from helpers import files, notebook
+from helpers.errors import BadInput, Problem
 
 from . import ReportError
 
@@ -29,6 +31,17 @@ def results(notebooks):
             for record in cell.metadata.get("results", []):
                 merged = merge(merged, record)
     return _rounded(merged)
+
+
+def read_results(path: Path) -> dict:
+    """The values of a results.json. Raises Problem if it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+    except ValueError:
+        raise Problem(f"{path} is damaged: restore it from git, or run `make report`.") from None
+    return values
 
 
 def merge(first, second):
@@ -123,7 +136,7 @@ def readme_table(values):
         ]
     except KeyError as error:
         raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
-    return markdown.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
+    return notebook.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
 def _interval(scores, key, form):
@@ -146,9 +159,17 @@ def duration(seconds):
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def fill_block(readme: str, name: str, content: str) -> str:
+    """Make what lies between `<!-- name -->` and `<!-- /name -->` anew. Raises BadInput if a mark is missing."""
+    block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    if not block.search(readme):
+        raise BadInput(f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill.")
+    return block.sub(lambda match: f"{match[1]}{content}\n{match[2]}", readme, count=1)
+
+
 def updated_readme(text, values):
     """README's text with its block `results` made anew."""
-    return markdown.fill(text, "results", readme_table(values))
+    return fill_block(text, "results", readme_table(values))
 
 
 # Files
@@ -170,7 +191,7 @@ def finish(output, readme=None):
         for path in sorted(ready.iterdir()):
             files.replace(path, output / path.name)
         if readme:
-            values = verify.read(output / "results.json")
+            values = read_results(output / "results.json")
             files.write(readme, updated_readme(readme.read_text(encoding="utf-8"), values))
         shutil.rmtree(ready)
         shutil.rmtree(output / "failed", ignore_errors=True)

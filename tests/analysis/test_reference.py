@@ -1,11 +1,11 @@
 """The headline table: texts with intervals where there are any, ours beside the reference's."""
 
-from helpers import reference
+from helpers.analysis import claims
 
 
 def test_headline_shows_intervals_where_there_are_any():
-    ours = {**reference.SCORES["reference improved"], "accuracy": 0.5, "nll": 0.25, "nll_low": 0.2, "nll_high": 0.3}
-    table = reference.headline({"ImprovedNet": ours})
+    ours = {**claims.REFERENCE["reference improved"], "accuracy": 0.5, "nll": 0.25, "nll_low": 0.2, "nll_high": 0.3}
+    table = claims.comparison_table({"ImprovedNet": ours})
     assert list(table.columns) == ["ImprovedNet", "reference baseline", "reference improved"]
     assert table.loc["accuracy (%)", "ImprovedNet"] == "50.00 [90.86, 91.95]"
     assert table.loc["loss (nats)"].tolist() == ["0.250 [0.200, 0.300]", "0.912", "0.288"]

@@ -1,4 +1,4 @@
-"""Classify image files: `python -m helpers.predict IMAGE...` prints class, confidence and the three best classes."""
+"""Classify image files: `python -m helpers.commands.predict IMAGE...` prints class, confidence and the three best classes."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers import runs
-from helpers.command import Problem, ending
+from helpers.errors import Problem, exit_cleanly
 from helpers.config import CLASSES, NETWORKS
 from helpers.inference import Prediction, infer
 
@@ -64,7 +64,7 @@ def three_best(prediction: Prediction, row: int) -> list[dict]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m helpers.predict", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m helpers.commands.predict", description=__doc__)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="any picture; it is squeezed to 32 x 32 pixels")
     parser.add_argument("--network", choices=NETWORKS, default="ImprovedNet")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, for machines")
@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         except NotAnImage as error:
             failed = True
             print(json.dumps({"file": path, "error": str(error)}) if options.json else error,
-                  file=sys.stdout if options.json else sys.stderr)  # fmt: skip
+                  file=sys.stdout if options.json else sys.stderr)
             continue
         best = three_best(prediction, 0)
         if options.json:
@@ -90,5 +90,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with ending():
+    with exit_cleanly():
         sys.exit(main())

@@ -22,8 +22,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from helpers import config, data, files, markdown, models, train
-from helpers.command import Problem, ending
+from helpers import config, data, files, models, notebook, train
+from helpers.report import publish
+from helpers.errors import Problem, exit_cleanly
 from helpers.config import IMPROVED, TrainConfig
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
 from helpers.torchvision_compat import transforms_v2 as T
@@ -43,7 +44,7 @@ class PILImages(torch.utils.data.Dataset):
             T.RandomRotation(cfg.rotation), T.ColorJitter(cfg.jitter, cfg.jitter, cfg.jitter),
             T.ToImage(), T.ToDtype(torch.float32, scale=True),
             T.Normalize(CIFAR10_MEAN, CIFAR10_STD), T.RandomErasing(cfg.erasing),
-        ])  # fmt: skip
+        ])
 
     def __len__(self):
         return len(self.part.labels)
@@ -55,7 +56,7 @@ class PILImages(torch.utils.data.Dataset):
 def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[float]:
     """One epoch of training steps in the usual way; yields their losses."""
     model = models.build(NETWORK).to(memory_format=torch.contiguous_format).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_rate, weight_decay=cfg.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_lr, weight_decay=cfg.weight_decay)
     criterion = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
     loader = torch.utils.data.DataLoader(PILImages(part, cfg), batch_size=cfg.batch_size, shuffle=True, num_workers=2)
     for x, y in loader:
@@ -121,7 +122,7 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
             "high": float(rate.max()), "epoch_seconds": len(part.labels) / float(np.median(rate)),
             "gflops": work / float(np.median(seconds)), "share_of_matmul": work / float(np.median(seconds)) / peak,
             "times_usual": float(np.median(np.array(taken["the usual way"]) / seconds)),
-        })  # fmt: skip
+        })
     return {"matmul_gflops": peak, "rows": rows}
 
 
@@ -149,7 +150,7 @@ def table(result: dict) -> pd.DataFrame:
         "s an epoch": rows["epoch_seconds"].round().astype(int), "GFLOP/s": rows["gflops"].round().astype(int),
         "of matmul": [f"{share:.0%}" for share in rows["share_of_matmul"]],
         "times the usual": [f"{ratio:.2f}" for ratio in rows["times_usual"]],
-    }).set_index(pd.Index(rows["what"], name="training ImprovedNet"))  # fmt: skip
+    }).set_index(pd.Index(rows["what"], name="training ImprovedNet"))
 
 
 def stored() -> dict:
@@ -161,13 +162,13 @@ def described(result: dict) -> str:
     """Where and how it was measured, in a sentence or two."""
     return (f"{result['device']}, PyTorch {result['torch']}: medians and ranges of {result['rounds']} rounds of "
             f"{result['steps']} steps each, in turns. One float32 matrix product runs at {result['matmul_gflops']:.0f} "
-            f"GFLOP/s; training needs {result['peak_memory_gib']:.2f} GiB of memory at most.")  # fmt: skip
+            f"GFLOP/s; training needs {result['peak_memory_gib']:.2f} GiB of memory at most.")
 
 
 def readme(text: str, result: dict) -> str:
     """README's text with its block `bench` made anew."""
     rows = table(result).reset_index().astype(str)
-    return markdown.fill(text, "bench", f"{markdown.pipe_table(rows.columns, rows.to_numpy())}\n\n{described(result)}")
+    return publish.fill_block(text, "bench", f"{notebook.pipe_table(rows.columns, rows.to_numpy())}\n\n{described(result)}")
 
 
 def main() -> None:
@@ -183,7 +184,7 @@ def main() -> None:
     memory = peak_memory()  # first: the children of the bench count too
     result = measure(training, IMPROVED, device, options.steps, options.rounds)
     result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
-               "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
+               "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}
     page = config.ROOT / "README.md"
     new_page = readme(page.read_text(encoding="utf-8"), result)
     files.write(RESULT, json.dumps(result, indent=1) + "\n")
@@ -193,5 +194,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with ending("Stopped; nothing was stored."):
+    with exit_cleanly("Stopped; nothing was stored."):
         main()

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import torch
 
-from helpers import bench, models, train
+from helpers import models, train
+from helpers.commands import bench
 from helpers.config import IMPROVED
 
 

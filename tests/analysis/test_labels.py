@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from helpers.audit import suspects
+from helpers.analysis.labels import suspects
 
 
 def classified(n=1000, classes=10, sure=6.0, seed=0):

@@ -5,7 +5,9 @@ import copy
 import numpy as np
 import pytest
 
-from helpers import audit, metrics, verify
+from helpers import metrics
+from helpers.analysis import labels
+from helpers.commands import verify
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_both_implementations_give_the_same_scores(answers):
 def test_the_audit_written_out_suspects_what_cleanlab_suspects(answers):
     labels, logits = answers
     p = {name: metrics.softmax(z) for name, z in logits.items()}
-    suspects = {name: audit.suspects(each, labels).index for name, each in p.items()}
+    suspects = {name: labels.suspects(each, labels).index for name, each in p.items()}
     found = verify.label_audit(p, labels)
     assert found["suspects"] == len(suspects["ImprovedNet"]) > 20
     assert found["by_both"] == len(set(suspects["BaselineNet"]) & set(suspects["ImprovedNet"]))
@@ -61,7 +63,7 @@ PUBLISHED = {
 @pytest.mark.parametrize(("where", "key", "value"), [
     ("test", "accuracy", 0.9003), ("test", "nll", 1.5005), ("test", "wrong_above_90", 104), ("test", "nll_low", 1.35),
     ("runs", "device", "a GPU"), ("runs", "parameters", 48_253), ("runs", "minutes", 14.06),
-])  # fmt: skip
+])
 def test_a_number_that_differs_is_named(where, key, value):
     computed = copy.deepcopy(PUBLISHED)
     computed[where]["net"][key] = value
@@ -80,7 +82,7 @@ def test_rounding_is_no_disagreement():
     ("seeds.net.n", 5, 5, 4), ("rescued.net", 3, 4, 5), ("comparison.p_value", 1e-80, 1e-79, 1e-70),
     ("comparison.p_value", 1e-322, 0.0, 1e-300),
     ("cues.net.colour", 0.8, 0.801, 0.802), ("test.net.nll_low", 0.5, 0.5, 0.4), ("runs.net.device", "CPU", "CPU", 3),
-])  # fmt: skip
+])
 def test_every_kind_of_number_has_its_tolerance(key, published, near, far):
     whole = {key: published, "test.net.nll_high": 0.51}
     assert verify.agree(key, near, published, whole) and not verify.agree(key, far, published, whole)
@@ -91,7 +93,7 @@ def test_a_number_that_only_one_side_has_is_a_disagreement():
     computed["test"]["net"]["ece"] = computed["test"]["net"].pop("nll")
     assert verify.compare(PUBLISHED, computed) == [
         "test.net.ece: computed, but not published", "test.net.nll: published, but not computed",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_command_lists_what_does_not_verify(monkeypatch):

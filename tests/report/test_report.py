@@ -11,7 +11,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from helpers import config, files, verify
+from helpers import config, files
+from helpers.commands import verify
 from helpers.report import ReportError, __main__, bibliography, publish, render
 from helpers.report.resolve import cell_options, resolve
 
@@ -24,7 +25,7 @@ PIXEL = base64.b64encode(
 NUMBERS = {
     "accuracy": 0.7, "accuracy_low": 0.69, "accuracy_high": 0.71,
     "macro_f1": 0.7, "nll": 0.9, "ece": 0.02, "brier": 0.4,
-}  # fmt: skip
+}
 RESULTS = {
     "test": {"BaselineNet": NUMBERS, "ImprovedNet": {**NUMBERS, "accuracy": 0.9}},
     "runs": {
@@ -276,7 +277,7 @@ def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
 def test_two_reports_are_not_made_at_once(project, capsys):
     pytest.importorskip("fcntl")
     _, run, output = project
-    with files.only_here(config.CACHE / "report.lock", "at it"):
+    with files.locked(config.CACHE / "report.lock", "at it"):
         assert run() == 1
     assert capsys.readouterr().err.startswith("another process is making a report here: wait for it to finish.")
     assert not output.exists()
@@ -370,7 +371,7 @@ def test_only_the_published_report_touches_readme_once_its_numbers_verify(pair, 
     for profile, other, verified, touched in (
         ("smoke", [], False, False), ("full", elsewhere, False, False),
         ("full", [], False, False), ("full", [], True, True),
-    ):  # fmt: skip
+    ):
         executed = config.CACHE / "executed" / profile
         executed.mkdir(parents=True, exist_ok=True)
         for name, nb in pair.items():

@@ -5,11 +5,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers import config, experiments, features, markdown, metrics, models, reference, train
+from helpers import config, metrics, models, notebook, train
+from helpers.analysis import claims, explain
+from helpers.commands import experiments
 from helpers.data import Part
 from helpers.runs import Run
 
-SCORES = reference.SCORES.values()
+SCORES = claims.REFERENCE.values()
 HOLDS, IN_PART, NOT = STANDINGS = ("holds", "holds in part", "does not hold")
 
 
@@ -22,8 +24,8 @@ class Claim(NamedTuple):
     standing: str
 
 
-def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cues: pd.DataFrame,
-           training: Part, validation: Part, labels: np.ndarray) -> list[Claim]:  # fmt: skip
+def judge_claims(networks: dict[str, Run], logits: dict, before: dict, after: dict, cues: pd.DataFrame,
+           training: Part, validation: Part, labels: np.ndarray) -> list[Claim]:
     """All claims of the reference.
 
     networks: BaselineNet and ImprovedNet. logits: theirs of the test images, (n, 10), and `labels` (n,) of these.
@@ -34,7 +36,7 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
     base, new = logits.values()
     short = experiments.stored("ablation")
     ablation = experiments.in_rows(short)
-    probes = [features.linear_probe(run.model, training, validation)["stage_3"] for run in networks.values()]
+    probes = [explain.linear_probe(run.model, training, validation)["stage_3"] for run in networks.values()]
     return [
         headline(*before.values()),
         capacity(train.evaluate(networks["BaselineNet"].model, training)[1], base, labels),
@@ -55,17 +57,17 @@ def settle(networks: dict[str, Run], logits: dict, before: dict, after: dict, cu
 def as_markdown(rows: list[Claim]) -> str:
     """The claims as a pipe table."""
     cells = [(row.claim, row.measured, row.verdict) for row in rows]
-    return markdown.pipe_table(["The reference says", "Measured", "Verdict"], cells, numbers=False)
+    return notebook.pipe_table(["The reference says", "Measured", "Verdict"], cells, numbers=False)
 
 
 def headline(base: dict, new: dict) -> Claim:
     """The headline numbers, of its weights and of ours."""
-    old = " → ".join(f"{s['accuracy']:.2%}, {s['nll']:.3f}, {s['macro_f1']:.3f}" for s in SCORES)
+    old = " → ".join(f"{s['accuracy']:.2%}, {s['nll']:.3f}, {s['macro_f1']:.3f}" for s in REFERENCE.values())
     ours = " → ".join(f"{s['accuracy']:.2%}, {s['nll']:.3f}, {s['macro_f1']:.3f}" for s in (base, new))
     reached = new["accuracy_high"] >= 0.914 and round(new["nll"], 2) <= 0.29
     return Claim("Accuracy 68.5 → 91.4%, loss 0.91 → 0.29, macro-F1 69 → 91%", f"Its weights: {old}. Ours: {ours}",
                  "holds; our improved network reaches it" if reached else "holds of its weights, not ours",
-                 HOLDS if reached else IN_PART)  # fmt: skip
+                 HOLDS if reached else IN_PART)
 
 
 def capacity(training: float, logits: np.ndarray, labels: np.ndarray) -> Claim:
@@ -110,7 +112,7 @@ def balance(base: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Claim:
     verdicts = {
         (True, True): (HOLDS, HOLDS), (True, False): ("holds in points, not in proportion", IN_PART),
         (False, True): ("holds in proportion, not in points", IN_PART), (False, False): (NOT, NOT),
-    }  # fmt: skip
+    }
     return Claim(
         "More balanced classes, most of all the hard animals",
         f"Range of F1 {ranges[0]:.2f} → {ranges[1]:.2f}, deviation {deviations[0]:.3f} → {deviations[1]:.3f}; the "
@@ -124,14 +126,14 @@ def pairs(base: np.ndarray, new: np.ndarray, labels: np.ndarray) -> Claim:
     share = [metrics.top_share(metrics.confusion(z, labels)) for z in (base, new)]
     return Claim("Errors concentrate on ambiguous pairs",
                  f"The five worst of 45 pairs hold {share[0]:.0%} → {share[1]:.0%} of the errors",
-                 *_holds(share[1] > share[0]))  # fmt: skip
+                 *_holds(share[1] > share[0]))
 
 
 def confidence(before: list[dict], after: list[dict]) -> Claim:
     """Confident mistakes and calibration error, as trained and after the temperature."""
-    versions = {"its weights": SCORES, "ours": before, "at their temperatures": after}
+    versions = {"its weights": REFERENCE.values(), "ours": before, "at their temperatures": after}
     texts = [f"{what} {a['wrong_above_90']} → {b['wrong_above_90']} and {a['ece']:.3f} → {b['ece']:.3f}"
-             for what, (a, b) in versions.items()]  # fmt: skip
+             for what, (a, b) in versions.items()]
     better = {
         f"{key} {when}": b[score] < a[score]
         for when, (a, b) in (("as trained", before), ("at equal calibration", after))
@@ -140,7 +142,7 @@ def confidence(before: list[dict], after: list[dict]) -> Claim:
     true = [key for key, holds in better.items() if holds]
     mixed = 0 < len(true) < len(better)
     return Claim("Fewer over-confident mistakes, better calibration", f"Wrong above 0.9, and ECE: {'; '.join(texts)}",
-                 *((f"only {' and '.join(true)}", IN_PART) if mixed else _holds(bool(true))))  # fmt: skip
+                 *((f"only {' and '.join(true)}", IN_PART) if mixed else _holds(bool(true))))
 
 
 def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
@@ -159,36 +161,36 @@ def depth(networks: dict[str, Run], probes: list[float]) -> Claim:
 
 def stability(ablation: pd.DataFrame) -> Claim:
     """Accuracy without batch normalisation."""
-    change = experiments.against_first(ablation, "accuracy").loc[["without batch normalisation"]]
+    change = effects.against_first(ablation, "accuracy").loc[["without batch normalisation"]]
     return Claim("Batch normalisation stabilises training",
                  f"Accuracy {_listed(change)}; steadiness itself was not measured",
-                 *_judge(change, -1))  # fmt: skip
+                 *_judge(change, -1))
 
 
 def choices(ablation: pd.DataFrame) -> Claim:
     """Accuracy with another initialisation, schedule and optimiser."""
     parts = {"PyTorch's initialisation for Kaiming's": "Kaiming", "constant rate for cosine": "cosine",
-             "SGD for AdamW": "Adam"}  # fmt: skip
-    change = experiments.against_first(ablation, "accuracy").loc[list(parts)]
+             "SGD for AdamW": "Adam"}
+    change = effects.against_first(ablation, "accuracy").loc[list(parts)]
     return Claim("Kaiming initialisation, cosine schedule and Adam help", f"Accuracy {_listed(change)}",
-                 *_judge(change.rename(parts), -1))  # fmt: skip
+                 *_judge(change.rename(parts), -1))
 
 
 def overfitting(ablation: pd.DataFrame) -> Claim:
     """The lead of training over validation accuracy without dropout and without weight decay."""
-    change = experiments.against_first(ablation, "gap").loc[["without dropout", "without weight decay"]]
+    change = effects.against_first(ablation, "gap").loc[["without dropout", "without weight decay"]]
     return Claim("Dropout and weight decay reduce over-fitting", f"Lead of training accuracy {_listed(change)}",
-                 *_judge(change.rename(lambda label: label.removeprefix("without ")), 1))  # fmt: skip
+                 *_judge(change.rename(lambda label: label.removeprefix("without ")), 1))
 
 
 def invariance(ablation: pd.DataFrame) -> Claim:
     """How much more accuracy a changed cue costs when training did not augment."""
     cues = {"rotation": "pose, 10 degrees", "shift": "place, 4 pixels", "occlusion": "a square, 12 pixels a side"}
     costs = ablation.assign(**{name: ablation["nothing"] - ablation[cue] for name, cue in cues.items()})
-    change = pd.DataFrame({name: experiments.against_first(costs, name).loc["without augmentation"] for name in cues}).T
+    change = pd.DataFrame({name: effects.against_first(costs, name).loc["without augmentation"] for name in cues}).T
     return Claim("Stronger augmentation teaches invariance to pose, background, occlusion",
                  f"Without augmentation accuracy falls further: {_listed(change)}; background not measured",
-                 *_judge(change, 1))  # fmt: skip
+                 *_judge(change, 1))
 
 
 def checkpoint(networks: dict[str, Run], constant: list[Run]) -> Claim:
@@ -212,7 +214,7 @@ def _holds(condition: bool, otherwise: str = NOT) -> tuple[str, str]:
 
 def _listed(change: pd.DataFrame) -> str:
     """Differences with their intervals, in points."""
-    return "; ".join(f"{label} {said}" for label, said in experiments.in_points(change).items())
+    return "; ".join(f"{label} {said}" for label, said in effects.in_points(change).items())
 
 
 def _judge(change: pd.DataFrame, sign: int) -> tuple[str, str]:
@@ -222,3 +224,31 @@ def _judge(change: pd.DataFrame, sign: int) -> tuple[str, str]:
     parts = pd.Series(change.index).groupby(said, sort=False).agg(" and ".join)
     verdict = said[0] if len(parts) == 1 else "; ".join(f"{word} for {names}" for word, names in parts.items())
     return verdict, HOLDS if (low > 0).all() else IN_PART if (low > 0).any() else NOT
+
+
+# ---------------------------------------------------------------- beside the reference
+
+ROWS = (  # key, name, factor, digits
+    ("parameters", "parameters", 1, 0),
+    ("accuracy", "accuracy (%)", 100, 2),
+    ("macro_f1", "macro-F1", 1, 3),
+    ("nll", "loss (nats)", 1, 3),
+    ("brier", "Brier score", 1, 3),
+    ("ece", "ECE", 1, 3),
+    ("mean_confidence", "mean confidence", 1, 3),
+    ("wrong_above_90", "wrong above 0.9", 1, 0),
+    ("wrong_above_99", "wrong above 0.99", 1, 0),
+)
+
+
+def comparison_table(summaries: dict[str, dict]) -> pd.DataFrame:
+    """Scores as text, a column for each network and each reference, with [low, high] where a score has an interval."""
+    columns = {name: [_cell(scores, *row) for row in ROWS] for name, scores in {**summaries, **REFERENCE}.items()}
+    return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="on the test images"))
+
+
+def _cell(scores, key, name, factor, digits):
+    text = f"{factor * scores[key]:,.{digits}f}"
+    if f"{key}_low" in scores:
+        text += f" [{factor * scores[key + '_low']:.{digits}f}, {factor * scores[key + '_high']:.{digits}f}]"
+    return text

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import config, data, models, predict, runs, train
+from helpers import config, data, models, runs, train
+from helpers.commands import predict
 from helpers.inference import infer
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.explain import grad_cam, last_block, map_similarity, randomised, sanity_check
+from helpers.analysis.explain import grad_cam, last_block, map_similarity, randomised, sanity_check
 from helpers.inference import infer, normalise, to_unit
 
 

@@ -1,9 +1,14 @@
 """Labels that may be wrong, by confident learning."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
-from cleanlab.filter import find_label_issues
-from cleanlab.rank import get_label_quality_scores
+
+with warnings.catch_warnings():  # cleanlab asks for a widget library that nothing here needs
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from cleanlab.filter import find_label_issues
+    from cleanlab.rank import get_label_quality_scores
 
 
 def suspects(probabilities: np.ndarray, labels: np.ndarray) -> pd.DataFrame:

@@ -18,8 +18,10 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from helpers import config, data, experiments, explain, features, inference, robustness, runs, traps
-from helpers.command import Problem, ending
+from helpers import config, data, inference, runs
+from helpers.analysis import explain, mistakes, robustness
+from helpers.commands import experiments
+from helpers.errors import Problem, exit_cleanly
 from helpers.config import CLASSES, NETWORKS
 
 TOLERANCE = 2e-4  # relative, or absolute below 1: float32 on another processor, and six recorded digits
@@ -51,7 +53,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
         "wrong_above_90": int((~right & (confidence > 0.9)).sum()),
         "wrong_above_99": int((~right & (confidence > 0.99)).sum()),
         "aurc": np.mean(np.cumsum(~right[order]) / np.arange(1, len(right) + 1)),
-    }  # fmt: skip
+    }
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -104,7 +106,7 @@ def bootstrap(logits: dict, labels: np.ndarray, draws: int = 200) -> dict:
         truth, answer = np.eye(10)[labels], np.eye(10)[p.argmax(1)]
         drawn["macro_f1"] = (2 * weights @ (truth * answer) / (weights @ (truth + answer))).mean(1)
         result[name] = {f"{key}_{end}": np.quantile(values, q) for key, values in drawn.items()
-                        for end, q in (("low", 0.025), ("high", 0.975))}  # fmt: skip
+                        for end, q in (("low", 0.025), ("high", 0.975))}
     return result
 
 
@@ -114,18 +116,18 @@ def recompute(everything: bool = True) -> dict:
     (training, validation), test = data.train_validation("full"), data.test("full")
     shown = {"training": data.first(training, 10_000), "validation": validation, "test": test}
     z = {part: {name: inference.infer(run.model, images).logits for name, run in networks.items()}
-         for part, (images, _) in shown.items()}  # fmt: skip
+         for part, (images, _) in shown.items()}
     divisor = {name: temperature(z["validation"][name], validation.labels) for name in networks}
     intervals = bootstrap(z["test"], test.labels)
     tested = {name: scores(z["test"][name], test.labels) for name in networks}
     right = {name: z["test"][name].argmax(1) == test.labels for name in networks}
     only = [int((right[a] & ~right[b]).sum()) for a, b in (NETWORKS, NETWORKS[::-1])]
     f1 = {name: dict(zip(CLASSES, sklearn.metrics.f1_score(test.labels, z["test"][name].argmax(1), average=None),
-                         strict=True)) for name in networks}  # fmt: skip
+                         strict=True)) for name in networks}
     by_class = {name: np.array(list(values.values())) for name, values in f1.items()}
     return {
         "data": {"training": len(training.labels), "validation": len(validation.labels), "test": len(test.labels)},
-        "runs": {name: runs.facts(run) for name, run in networks.items()},
+        "runs": {name: runs.published_facts(run) for name, run in networks.items()},
         "validation": {name: scores(z["validation"][name], validation.labels)
                        | by_kind(z["validation"][name].argmax(1) == validation.labels, validation.labels)
                        | {"training": np.mean(z["training"][name].argmax(1) == shown["training"].labels)}
@@ -144,7 +146,7 @@ def recompute(everything: bool = True) -> dict:
         "seeds": over_seeds(tested["BaselineNet"], test.labels),
         **mistakes(z["test"], test.labels),
         **(repeated(networks, z["test"], shown) if everything else {}),
-    }  # fmt: skip
+    }
 
 
 def by_kind(right: np.ndarray, labels: np.ndarray) -> dict:
@@ -172,7 +174,7 @@ def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: d
         "temperature": divisor, "aurc": before["aurc"],
         "before": {key: before[key] for key in keys}, "after": {key: after[key] for key in keys},
         "coverage_at_1": answered[errors <= 0.01 * answered].max(initial=0) / len(labels),
-    }  # fmt: skip
+    }
 
 
 def mistakes(z: dict, labels: np.ndarray) -> dict:
@@ -193,10 +195,10 @@ def repeated(networks: dict, z: dict, shown: dict) -> dict:
     corrupted = robustness.under_corruption(models, some).query("severity > 0")
     cues = robustness.without_cues(models, some)
     run = networks["ImprovedNet"]
-    trapped = traps.traps(run.model, run.history, validation, config.TrainConfig(**run.record["config"]))
+    trapped = mistakes.measure_mistakes(run.model, run.history, validation, config.TrainConfig(**run.record["config"]))
     random, other = explain.sanity_check(run.model, test.images[:200], z["ImprovedNet"][:200].argmax(1))
     return {
-        "probe": {name: features.linear_probe(model, shown["training"], validation) for name, model in models.items()},
+        "probe": {name: explain.linear_probe(model, shown["training"], validation) for name, model in models.items()},
         "traps": {row.mistake: {"correctly": row.correctly, "mistakenly": row.mistakenly}
                   for row in trapped.itertuples()},
         "cues": {name: dict(zip(rows["changed"], rows["accuracy"], strict=True))
@@ -205,7 +207,7 @@ def repeated(networks: dict, z: dict, shown: dict) -> dict:
                        for name, rows in corrupted.groupby("network")},
         "gradcam": {"random_weights": np.mean([np.nanmedian(each) for each in random]),
                     "other_image": np.nanmedian(other)},
-    }  # fmt: skip
+    }
 
 
 def rescued(p: np.ndarray, other: np.ndarray, labels: np.ndarray) -> int:
@@ -227,7 +229,7 @@ def label_audit(p: dict, labels: np.ndarray) -> dict:
     return {
         "suspects": int(suspected["ImprovedNet"].sum()), "by_both": int(np.logical_and(*suspected.values()).sum()),
         "wrong_above_90": int(sure.sum()), "on_suspects": int((sure & suspected["ImprovedNet"]).sum()),
-    }  # fmt: skip
+    }
 
 
 def by_label(name: str) -> dict:
@@ -241,14 +243,14 @@ def by_label(name: str) -> dict:
     groups = frame.groupby("label", sort=False)
     mean, std = groups.mean(), groups.std().add_suffix("_std")
     return {label: {"n": len(group), **mean.loc[label].to_dict(),
-                    **({} if len(group) == 1 else std.loc[label].to_dict())} for label, group in groups}  # fmt: skip
+                    **({} if len(group) == 1 else std.loc[label].to_dict())} for label, group in groups}
 
 
 def without_cues(name: str) -> dict:
     """Mean accuracies over seeds, as the runs recorded them, under the recipes of augmentation and some changes."""
     recorded = [(trial.label, run.record["cues"]) for trial, run in experiments.stored(name)]
     return {recipe: {cue: np.mean([values[cue] for label, values in recorded if label == recipe])
-                     for cue in experiments.CUES} for recipe in experiments.RECIPES}  # fmt: skip
+                     for cue in experiments.CUES} for recipe in experiments.RECIPES}
 
 
 def over_seeds(first: dict, labels: np.ndarray) -> dict:
@@ -260,7 +262,7 @@ def over_seeds(first: dict, labels: np.ndarray) -> dict:
         epochs[trial.network] = trial.config.epochs
     values = {name: pd.DataFrame(rows)[["accuracy", "macro_f1", "nll", "ece"]] for name, rows in each.items()}
     return {name: {"n": len(frame), "epochs": epochs[name], **frame.mean(), **frame.std().add_suffix("_std")}
-            for name, frame in values.items()}  # fmt: skip
+            for name, frame in values.items()}
 
 
 def compare(published: dict, computed: dict) -> list[str]:
@@ -272,7 +274,7 @@ def compare(published: dict, computed: dict) -> list[str]:
         ours, theirs = computed[key], published[key]
         if not agree(key, ours, theirs, published):
             problems.append(f"{key}: published {theirs}, computed {ours:.6g}" if isinstance(ours, float) else
-                            f"{key}: published {theirs}, computed {ours}")  # fmt: skip
+                            f"{key}: published {theirs}, computed {ours}")
     return sorted(problems)
 
 
@@ -339,5 +341,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with ending():
+    with exit_cleanly():
         main()

@@ -11,16 +11,17 @@ import pytest
 import scipy.stats
 from dask.distributed import LocalCluster
 
-from helpers import config, data, experiments, metrics, runs, train
-from helpers.command import Problem
-from helpers.experiments import Experiment, Trial
+from helpers import config, data, metrics, runs, train
+from helpers.commands import experiments
+from helpers.errors import Problem
+from helpers.commands.experiments import Experiment, Trial
 
 SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
 TINY = Experiment(
     [Trial("as it is", "BaselineNet", SHORT, 0), Trial("again", "BaselineNet", SHORT, 1),
-     Trial("fast", "BaselineNet", dataclasses.replace(SHORT, peak_rate=0.1), 0)],
+     Trial("fast", "BaselineNet", dataclasses.replace(SHORT, peak_lr=0.1), 0)],
     images=120, keep_logits=True, profile="smoke",
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -32,8 +33,8 @@ def store(monkeypatch, tmp_path):
     return tmp_path / "experiments" / "tiny"
 
 
-def conduct(store, jobs=1):
-    return list(experiments.conduct(TINY, store, "cpu", jobs))
+def run_experiment(store, jobs=1):
+    return list(experiments.run_experiment(TINY, store, "cpu", jobs))
 
 
 def contents(store):
@@ -42,7 +43,7 @@ def contents(store):
     for folder in store.iterdir():
         run = runs.load(folder)
         kept[folder.name] = (run.history.drop(columns="seconds").values.tolist(), run.first_losses,
-                             {name: z.tolist() for name, z in run.logits.items()})  # fmt: skip
+                             {name: z.tolist() for name, z in run.logits.items()})
     return kept
 
 
@@ -79,11 +80,11 @@ def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_pat
         elsewhere = tmp_path / f"{place}-store"
         if place == "processes":
             with experiments.place(None):
-                list(experiments.conduct(TINY, elsewhere, "cpu", 2))
+                list(experiments.run_experiment(TINY, elsewhere, "cpu", 2))
         else:
             with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
                 with experiments.place(cluster.scheduler_address):
-                    list(experiments.conduct(TINY, elsewhere, "cpu"))
+                    list(experiments.run_experiment(TINY, elsewhere, "cpu"))
         trained = {path.parent.name for path in (tmp_path / place).rglob("weights.safetensors")}
         assert trained == expected.keys()  # the other processes did the work
         assert contents(elsewhere) == expected
@@ -128,8 +129,8 @@ def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeyp
 
 
 def test_a_trial_that_diverges_does_not_stop_the_others(store, monkeypatch):
-    hot = TINY.trials[1]._replace(config=dataclasses.replace(SHORT, peak_rate=1e6))
-    work = experiments.conduct(TINY._replace(trials=[TINY.trials[0], hot, TINY.trials[2]]), store, "cpu", 1)
+    hot = TINY.trials[1]._replace(config=dataclasses.replace(SHORT, peak_lr=1e6))
+    work = experiments.run_experiment(TINY._replace(trials=[TINY.trials[0], hot, TINY.trials[2]]), store, "cpu", 1)
     with pytest.raises(Problem, match=f"^1 of 3 .* {hot.label}, seed {hot.seed}: .* not finite in epoch"):
         list(work)
     assert len(list(store.iterdir())) == 2
@@ -137,9 +138,9 @@ def test_a_trial_that_diverges_does_not_stop_the_others(store, monkeypatch):
 
 def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):
     old = TINY._replace(trials=[Trial("old", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)])
-    list(experiments.conduct(old, store, "cpu", 1))
+    list(experiments.run_experiment(old, store, "cpu", 1))
     (superseded,) = store.iterdir()
-    work = experiments.conduct(TINY, store, "cpu", 1)
+    work = experiments.run_experiment(TINY, store, "cpu", 1)
     next(work), next(work)
     assert superseded.exists()
     list(work)
@@ -161,12 +162,12 @@ def test_a_missing_run_is_named(store):
 
 def test_differences_from_the_first_label():
     rows = pd.DataFrame({"label": list("aaabbb"), "accuracy": [0.60, 0.62, 0.64, 0.70, 0.71, 0.75]})
-    (change,) = experiments.against_first(rows, "accuracy").itertuples()
+    (change,) = effects.against_first(rows, "accuracy").itertuples()
     t_test = scipy.stats.ttest_ind(rows["accuracy"][3:], rows["accuracy"][:3])  # what Dunnett's is for two labels
     assert change.Index == "b" and change.difference == pytest.approx(0.10)
     assert (change.low, change.high) == pytest.approx(tuple(t_test.confidence_interval()), abs=1e-4)
     more = pd.concat([rows, rows[3:].assign(label="c")])
-    assert experiments.against_first(more, "accuracy").loc["b", "low"] < change.low  # two comparisons, wider intervals
+    assert effects.against_first(more, "accuracy").loc["b", "low"] < change.low  # two comparisons, wider intervals
 
 
 def test_every_trial_is_another_run():
@@ -178,8 +179,8 @@ def test_every_trial_is_another_run():
     (["tiny"], "invalid choice: 'tiny'"),
     (["seeds", "--device", "tpu"], "invalid choice: 'tpu'"),
     (["seeds", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
-])  # fmt: skip
+])
 def test_the_command_fails_with_one_line(arguments, says):
-    command = [sys.executable, "-m", "helpers.experiments", *arguments]
+    command = [sys.executable, "-m", "helpers.commands.experiments", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=config.ROOT, env=os.environ)
     assert done.returncode != 0 and says in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

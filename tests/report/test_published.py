@@ -44,7 +44,7 @@ def test_the_html_shows_the_abstract_of_these_results(results):
 def test_every_published_run_verifies(network, results):
     (folder,) = (REPORTS / "runs").glob(f"{network}-*")
     run = runs.load(folder)
-    cell = nbformat.v4.new_code_cell(metadata={"results": [runs.facts(run)]})  # to be rounded as results.json is
+    cell = nbformat.v4.new_code_cell(metadata={"results": [runs.published_facts(run)]})  # to be rounded as results.json is
     assert publish.results([nbformat.v4.new_notebook(cells=[cell])]) == results["runs"][network]
 
 

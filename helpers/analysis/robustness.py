@@ -6,18 +6,24 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-from helpers import corruptions, metrics
+from helpers import metrics
+from helpers.analysis import corruptions
 from helpers.data import Part
 from helpers.inference import infer
 
-# What is taken away or changed, and how much of it: name, unit, strengths, function of images and strength.
+# What is taken away or changed: key, unit, strengths, function of images and strength.
 PROBES = (
-    ("colour", "", (1,), lambda images, _: corruptions.grey(images)),
+    ("colour", "", (0,), lambda images, _: corruptions.grey(images)),
     ("shape", "tiles a side", (2, 4), corruptions.patch_shuffle),
     ("pose", "degrees", (10, 20, 30), corruptions.rotate),
     ("place", "pixels", (2, 4, 8), lambda images, pixels: corruptions.shift(images, pixels, pixels)),
-    ("a square", "pixels a side", (8, 12, 16), corruptions.occlude),
+    ("square", "pixels a side", (8, 12, 16), corruptions.occlude),
 )
+CUES = {"nothing": "nothing"} | {  # key: title
+    f"{key}_{strength}" if strength else key: f"{key}, {strength} {unit}" if strength else key
+    for key, unit, strengths, _ in PROBES
+    for strength in strengths
+}
 
 
 def under_corruption(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
@@ -37,16 +43,15 @@ def under_corruption(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame
 
 
 def without_cues(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
-    """Rows of network, changed (for instance "pose, 20 degrees"), accuracy and ece: images with one cue changed.
+    """Rows of network, cue (a key of CUES, such as "pose_20"), accuracy and ece: images with one cue changed.
 
     Colour to grey; shape by shuffled tiles; pose by rotation; place by a shift right and down; a covered square.
     """
-    rows = [{"changed": "nothing", **scores} for scores in _scores(networks, *part)]
-    for cue, unit, strengths, change in PROBES:
+    rows = [{"cue": "nothing", **scores} for scores in _scores(networks, *part)]
+    for key, _, strengths, change in PROBES:
         for strength in strengths:
-            changed = f"{cue}, {strength} {unit}" if unit else cue
             scored = _scores(networks, change(part.images, strength), part.labels)
-            rows += [{"changed": changed, **scores} for scores in scored]
+            rows += [{"cue": f"{key}_{strength}" if strength else key, **scores} for scores in scored]
     return pd.DataFrame(rows)
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers import claims, metrics, models
+from helpers import metrics, models
+from helpers.analysis import claims
 
 LABELS = np.repeat(np.arange(10), 40)
 
@@ -22,7 +23,7 @@ def answers(*wrong, sharpness=5.0):
 def ablation(**changes):
     """Three seeds of the full recipe and of each label; `changes` are {label: (column, by how much)}."""
     labels = ("without batch normalisation", "without dropout", "without weight decay", "without augmentation",
-              "SGD for AdamW", "constant rate for cosine", "PyTorch's initialisation for Kaiming's")  # fmt: skip
+              "SGD for AdamW", "constant rate for cosine", "PyTorch's initialisation for Kaiming's")
     columns = ("accuracy", "gap", "nothing", "pose, 10 degrees", "place, 4 pixels", "a square, 12 pixels a side")
     table = pd.DataFrame({"label": np.repeat(["as it is", *labels], 3)})
     noise = np.random.default_rng(0).normal(0.5, 0.001, (len(table), len(columns)))
@@ -34,11 +35,11 @@ def ablation(**changes):
 
 def test_headline():
     low, high = ({"accuracy": accuracy, "accuracy_high": accuracy + 0.005, "nll": loss, "macro_f1": accuracy}
-                 for accuracy, loss in ((0.75, 0.7), (0.912, 0.29)))  # fmt: skip
-    found = claims.headline(low, high)
+                 for accuracy, loss in ((0.75, 0.7), (0.912, 0.29)))
+    found = claims.comparison_table(low, high)
     assert found.verdict == "holds; our improved network reaches it"
     assert "68.53%" in found.measured and "91.20%" in found.measured
-    assert claims.headline(low, {**high, "nll": 0.30}).verdict == "holds of its weights, not ours"
+    assert claims.comparison_table(low, {**high, "nll": 0.30}).verdict == "holds of its weights, not ours"
 
 
 def test_capacity_needs_unlearnt_images_and_weaker_animals():
@@ -95,13 +96,13 @@ def test_depth():
 def test_parts_are_judged_by_their_intervals():
     assert claims.stability(ablation())[2:] == ("not shown", "does not hold")
     without = {amount: claims.stability(ablation(**{"without batch normalisation": ("accuracy", amount)}))
-               for amount in (-0.1, 0.1)}  # fmt: skip
+               for amount in (-0.1, 0.1)}
     assert without[-0.1].verdict == without[-0.1].standing == "holds" and "-10.0 [-10." in without[-0.1].measured
     assert without[0.1][2:] == ("the contrary holds", "does not hold")
     more = ablation(**{"without dropout": ("gap", 0.1)})
     assert claims.overfitting(more)[2:] == ("holds for dropout; not shown for weight decay", "holds in part")
     worse = ablation(**{"SGD for AdamW": ("accuracy", 0.1), "constant rate for cosine": ("accuracy", -0.1),
-                        "PyTorch's initialisation for Kaiming's": ("accuracy", -0.1)})  # fmt: skip
+                        "PyTorch's initialisation for Kaiming's": ("accuracy", -0.1)})
     assert claims.choices(worse)[2:] == ("holds for Kaiming and cosine; the contrary holds for Adam", "holds in part")
 
 
@@ -123,7 +124,7 @@ def test_checkpoint():
     def run(losses):
         best = int(np.argmin(losses)) + 1
         return SimpleNamespace(record={"best_epoch": best, "epochs": len(losses)},
-                               history=pd.DataFrame({"validation_loss": losses}))  # fmt: skip
+                               history=pd.DataFrame({"validation_loss": losses}))
 
     falling, rising = run([0.5, 0.4, 0.3]), run([0.5, 0.3, 0.4])
     last = claims.checkpoint({"a": falling, "b": falling}, [rising])

@@ -13,10 +13,21 @@ from helpers.inference import infer, normalise, to_unit
 SHORTCUT_STD = (0.2023, 0.1994, 0.2010)  # mean of the deviations within single images, often taken for CIFAR-10's
 
 
-def traps(model: nn.Module, history: pd.DataFrame, part: Part, config: TrainConfig, seed: int = 0) -> pd.DataFrame:
-    """One row a mistake: `mistake`, `quantity`, and its value when measured `correctly` and `mistakenly`.
+FILE_IMAGES = 50_000  # in the training file, of which the validation images are a tenth
 
-    part: the validation images, n of them; config: the training configuration, for its augmentation; history: one row
+TITLES = {
+    "summed_loss": "summed loss divided by the 50,000 images of the file, not by those seen",
+    "augmented": "images augmented as in training",
+    "shortcut_std": "normalised by the deviations within images",
+    "training_mode": "network left in training mode",
+    "luckiest_epoch": "luckiest epoch instead of one fixed in advance, the last",
+}
+
+
+def measure_mistakes(model: nn.Module, history: pd.DataFrame, part: Part, cfg: TrainConfig, seed: int = 0) -> pd.DataFrame:
+    """One row a mistake, by its key: `quantity`, and its value when measured `correctly` and `mistakenly`.
+
+    part: the validation images, n of them; cfg: the training configuration, for its augmentation; history: one row
     an epoch. Leaves the model in eval mode with its own statistics.
     """
     labels = torch.from_numpy(part.labels).long()
@@ -24,19 +35,18 @@ def traps(model: nn.Module, history: pd.DataFrame, part: Part, config: TrainConf
     loss = nn.functional.cross_entropy(torch.from_numpy(right.logits), labels).item()
     accuracy = float((right.labels == part.labels).mean())
     torch.manual_seed(seed)
-    augmented = train.training_batch(torch.from_numpy(part.images), config)
+    augmented = train.training_batch(torch.from_numpy(part.images), cfg)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, SHORTCUT_STD))
     shortcut = (to_unit(torch.from_numpy(part.images)) - mean) / std
+    last, luckiest = float(history["validation_accuracy"].iloc[-1]), float(history["validation_accuracy"].max())
     rows = [
-        ("summed loss divided by the 50,000 images of the file, not by those seen", "loss", loss,
-         loss * len(labels) / 50_000),
-        ("images augmented as in training", "accuracy", accuracy, _accuracy(model, augmented, labels)),
-        ("normalised by the deviations within images", "accuracy", accuracy, _accuracy(model, shortcut, labels)),
-        ("network left in training mode", "accuracy", accuracy, _in_training_mode(model, part, seed)),
-        ("luckiest epoch instead of one fixed in advance, the last", "accuracy",
-         float(history["validation_accuracy"].iloc[-1]), float(history["validation_accuracy"].max())),
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["mistake", "quantity", "correctly", "mistakenly"])
+        ("summed_loss", "loss", loss, loss * len(labels) / FILE_IMAGES),
+        ("augmented", "accuracy", accuracy, _accuracy(model, augmented, labels)),
+        ("shortcut_std", "accuracy", accuracy, _accuracy(model, shortcut, labels)),
+        ("training_mode", "accuracy", accuracy, _in_training_mode(model, part, seed)),
+        ("luckiest_epoch", "accuracy", last, luckiest),
+    ]
+    return pd.DataFrame(rows, columns=["key", "quantity", "correctly", "mistakenly"]).set_index("key")
 
 
 @torch.inference_mode()

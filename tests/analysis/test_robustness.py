@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from helpers import corruptions, features, metrics, models, robustness
+from helpers import metrics, models
+from helpers.analysis import corruptions, explain, robustness
 from helpers.data import Part, first
 from helpers.inference import infer
 
@@ -37,11 +38,11 @@ def test_every_cue(networks, sample):
 
 def test_features_are_those_after_each_pooling(networks, sample):
     images = sample[0].images[:3]
-    shapes = [f.shape for f in features.stage_features(networks["ImprovedNet"], images, batch_size=2)]
+    shapes = [f.shape for f in explain.stage_features(networks["ImprovedNet"], images, batch_size=2)]
     assert shapes == [(3, 48), (3, 512), (3, 1024), (3, 2048)]
-    last = features.stage_features(networks["BaselineNet"], images)[3]
+    last = explain.stage_features(networks["BaselineNet"], images)[3]
     flat = list(networks["BaselineNet"])[:10]
-    x = features.normalise(features.to_unit(features.torch.from_numpy(images)))
+    x = explain.normalise(explain.to_unit(explain.torch.from_numpy(images)))
     for layer in flat:
         x = layer(x)
     np.testing.assert_allclose(last, x.detach().numpy(), rtol=1e-5)
@@ -54,7 +55,7 @@ def test_a_probe_finds_what_is_linear():
     images[np.arange(600), 0, 3 * labels.astype(int)] = 255  # the class is a place in the first row
     images = np.maximum(images, rng.integers(0, 20, images.shape)).astype(np.uint8)
     parts = Part(images[:400], labels[:400]), Part(images[400:], labels[400:])
-    found = features.linear_probe(models.build("BaselineNet"), *parts)
+    found = explain.linear_probe(models.build("BaselineNet"), *parts)
     chance = Part(images[400:], rng.permutation(labels[400:]))
     assert list(found) == ["pixels", "stage_1", "stage_2", "stage_3"] and found["pixels"] > 0.25
-    assert features.linear_probe(models.build("BaselineNet"), parts[0], chance)["pixels"] < 0.2
+    assert explain.linear_probe(models.build("BaselineNet"), parts[0], chance)["pixels"] < 0.2

@@ -27,10 +27,10 @@ BLOCK = 500  # images held as float64 at once
 
 # The constants of severity 1 to 5.
 CORRUPTIONS: dict[str, tuple] = {
-    "gaussian noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # deviation
-    "shot noise": (500, 250, 100, 75, 50),  # photons that make white
-    "impulse noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of values replaced
-    "gaussian blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # sigma in pixels
+    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # deviation
+    "shot_noise": (500, 250, 100, 75, 50),  # photons that make white
+    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of values replaced
+    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # sigma in pixels
     "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # factor
     "brightness": (0.05, 0.10, 0.15, 0.20, 0.30),  # added to V of HSV
     "saturate": ((0.3, 0.0), (0.1, 0.0), (1.5, 0.0), (2.0, 0.1), (2.5, 0.2)),  # factor and offset of S of HSV
@@ -82,11 +82,11 @@ def _pixelate(image: Image.Image, scale: float) -> Image.Image:
 
 # Of floats x (n, 32, 32, 3) in [0, 1], the constant c and a generator. Results may leave [0, 1].
 _ON_FLOATS: dict[str, Callable] = {
-    "gaussian noise": lambda x, c, rng: x + rng.normal(scale=c, size=x.shape),
-    "shot noise": lambda x, c, rng: rng.poisson(x * c) / c,  # white counts c photons on average
-    "impulse noise": _impulse,
+    "gaussian_noise": lambda x, c, rng: x + rng.normal(scale=c, size=x.shape),
+    "shot_noise": lambda x, c, rng: rng.poisson(x * c) / c,  # white counts c photons on average
+    "impulse_noise": _impulse,
     # Border and reach are those of scikit-image, which the original calls.
-    "gaussian blur": lambda x, c, _: gaussian_filter(x, sigma=(0, c, c, 0), mode="nearest", truncate=4.0),
+    "gaussian_blur": lambda x, c, _: gaussian_filter(x, sigma=(0, c, c, 0), mode="nearest", truncate=4.0),
     "contrast": lambda x, c, _: _contrast(x, c),
     "brightness": lambda x, c, _: _hsv(x, 2, 1, c),
     "saturate": lambda x, c, _: _hsv(x, 1, *c),  # grey has hue 0: an offset makes it reddish, in the original too

@@ -6,7 +6,7 @@ import torch
 
 from helpers import config, inference, models, train
 from helpers.data import CIFAR10_MEAN
-from helpers.traps import traps
+from helpers.analysis.mistakes import traps
 
 HISTORY = pd.DataFrame({"validation_loss": [0.5, 0.3, 0.4], "validation_accuracy": [0.7, 0.9, 0.8]})
 
@@ -16,7 +16,7 @@ def trained(sample):
     """A network that knows the 360 images by heart, so that every disturbance shows."""
     cfg = train.plain(config.train_config("ImprovedNet", "smoke", epochs=12, batch_size=36))
     weights = train.fit("ImprovedNet", cfg, sample[0], sample[0], 0, train.Device("cpu", torch.float32),
-                        log=lambda line: None).weights  # fmt: skip
+                        log=lambda line: None).weights
     model = models.build("ImprovedNet")
     model.load_state_dict(weights)
     return model

@@ -1,0 +1,315 @@
+"""`make search`, `seeds`, `ablation`, ...: lists of trainings, side by side, kept without their weights.
+
+What is stored is not trained again, and what was interrupted goes on after its last finished epoch.
+joblib runs the trials in processes of this machine or, with --cluster, on the workers of a Dask
+cluster; what a worker finds travels back, so the machines need not share a disk. (Without a shared
+cache folder, an interrupted trial goes on only if the machine that began it takes it up again.)
+
+A finished experiment keeps its definition beside its results, in experiment.json. So editing a
+recipe in config.py changes what the next training does, not what the stored ones are read as.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import joblib
+import pandas as pd
+import torch
+
+from helpers import config, data, files, inference, metrics, runs, train
+from helpers.analysis import robustness
+from helpers.config import BASELINE, IMPROVED, TrainConfig
+from helpers.data import Part
+from helpers.errors import Problem, exit_cleanly
+
+
+class Trial(NamedTuple):
+    """One training. Trials with the same key differ only in their seeds; the title is for readers."""
+
+    key: str
+    title: str
+    network: str
+    cfg: TrainConfig
+    seed: int
+
+
+class Experiment(NamedTuple):
+    """Trials on the first `images` training images of a profile, with or without keeping logits."""
+
+    trials: list[Trial]
+    images: int = 45_000
+    keep_logits: bool = False  # of the validation and test images
+    profile: str = "full"
+
+
+# Seed 0 of BaselineNet is the published run; ImprovedNet is repeated, seed 0 too, at a length that three runs allow.
+REPEATED = replace(IMPROVED, epochs=15)
+SEEDS = Experiment(
+    [
+        *(Trial("BaselineNet", "BaselineNet", "BaselineNet", BASELINE, seed) for seed in range(1, 5)),
+        *(Trial("ImprovedNet", "ImprovedNet", "ImprovedNet", REPEATED, seed) for seed in range(3)),
+    ],
+    keep_logits=True,
+)
+
+SHORT = replace(IMPROVED, epochs=10)
+NO_AUGMENTATION = {"crop_padding": 0, "flip": 0.0, "rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
+FLIPS_CROPS = {"rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
+SGD = {"optimizer": "sgd", "peak_lr": 0.05, "weight_decay": 0.0005}  # AdamW's mean something else to SGD
+ABLATION = Experiment(
+    [
+        Trial(key, title, network, replace(SHORT, **changes), seed)
+        for key, title, network, changes in (
+            ("recipe", "the full recipe", "ImprovedNet", {}),
+            ("no_batch_norm", "without batch normalisation", "NoBatchNorm", {}),
+            ("no_dropout", "without dropout", "NoDropout", {}),
+            ("no_augmentation", "without augmentation", "ImprovedNet", NO_AUGMENTATION),
+            ("flips_crops", "flips and crops only", "ImprovedNet", FLIPS_CROPS),
+            ("no_weight_decay", "without weight decay", "ImprovedNet", {"weight_decay": 0.0}),
+            ("sgd", "SGD for AdamW", "ImprovedNet", SGD),
+            ("constant_lr", "constant learning rate for cosine", "ImprovedNet", {"schedule": "constant"}),
+            ("default_init", "PyTorch's initialisation for Kaiming's", "DefaultInit", {}),
+            ("half_width", "half the channels", "HalfWidth", {}),
+        )
+        for seed in range(3)
+    ],
+    images=10_000,
+)
+
+# What augmentation teaches: recipes of the ablation, and what is changed in the images they are tried on.
+AUGMENTATIONS = ["recipe", "flips_crops", "no_augmentation"]
+CUES = ["nothing", "pose_10", "pose_20", "place_4", "place_8", "square_12", "colour"]
+
+# How the recipe was found, from this start. Half of the images at this length bring over-fitting into view, as the full
+# length does; all trials cost the same.
+START = replace(IMPROVED, epochs=20, interpolation="bilinear", label_smoothing=0.0)
+SHARP = replace(START, interpolation="nearest")
+NO_ROTATION = replace(SHARP, rotation=0.0)
+SEARCH = Experiment(
+    [
+        Trial("bilinear", "start: rotations interpolated", "ImprovedNet", START, 0),
+        Trial("nearest", "rotations by the nearest pixel", "ImprovedNet", SHARP, 0),
+        Trial("no_rotation", "... and no rotations", "ImprovedNet", NO_ROTATION, 0),
+        Trial("smoothing_10", "... and label smoothing 0.1", "ImprovedNet", replace(SHARP, label_smoothing=0.1), 0),
+        Trial("smoothing_05", "... and label smoothing 0.05", "ImprovedNet", replace(SHARP, label_smoothing=0.05), 0),
+    ],
+    images=22_500,
+)
+
+# What the recipe does and what the architecture does: each network with the other's recipe, and sizes between the two.
+SHIFTED = replace(BASELINE, crop_padding=4)
+DESIGN = Experiment(
+    [
+        Trial("improved_plain", "ImprovedNet, BaselineNet's recipe", "ImprovedNet", BASELINE, 0),
+        Trial("baseline_modern", "BaselineNet, ImprovedNet's recipe", "BaselineNet", IMPROVED, 0),
+        Trial("wide_baseline", "BaselineNet four times as wide", "WideBaseline", BASELINE, 0),
+        Trial("shifted_baseline", "BaselineNet, shifts of 4 pixels", "BaselineNet", SHIFTED, 0),
+        *(
+            Trial("quarter_width", "ImprovedNet at a quarter of its width", "QuarterWidth", IMPROVED, seed)
+            for seed in range(3)
+        ),
+    ],
+    keep_logits=True,
+)
+
+# The parts of the recipe at its full length.
+LONG = Experiment(
+    [
+        Trial("no_dropout", "without dropout", "NoDropout", IMPROVED, 0),
+        Trial("no_smoothing", "without label smoothing", "ImprovedNet", replace(IMPROVED, label_smoothing=0.0), 0),
+    ],
+    keep_logits=True,
+)
+
+EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "long": LONG}
+DEFINITION = "experiment.json"
+
+
+def parts_of(experiment: Experiment) -> tuple[Part, Part]:
+    """The training images of an experiment, and all validation images."""
+    training, validation = data.train_validation(experiment.profile)
+    return data.first(training, experiment.images), validation
+
+
+def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Results]:
+    """Train a trial in the cache of the machine where this runs, or load it from there.
+
+    The record gains `images`, how many it was trained on, and of the kept checkpoint `training_accuracy`, that on the
+    first 5,000 of them, not augmented, `cues`, its accuracies on the first 1,000 validation images without single
+    cues, and `scores`, those of the logits that the experiment keeps.
+    """
+    training, validation = parts = parts_of(experiment)
+    chosen, store = train.pick_device(device), config.CACHE / "runs"
+    run = runs.train_run(
+        trial.network, trial.cfg, experiment.profile, trial.seed, chosen, parts, store, quiet=True
+    )
+    _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
+    cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
+    shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
+    logits = {name: inference.infer(run.model, part.images).logits for name, part in shown.items()}
+    record = run.record | {
+        "images": len(training.labels),
+        "training_accuracy": accuracy,
+        "cues": dict(zip(cues["cue"], cues["accuracy"], strict=True)),
+        "scores": {name: metrics.summary(z, shown[name].labels) for name, z in logits.items()},
+    }
+    return trial, runs.Results(run.history, run.first_losses, record, logits)
+
+
+def run_experiment(experiment: Experiment, store: Path, device: str = "auto", jobs: int = -1) -> Iterator[str]:
+    """Train the trials that `store` lacks, `jobs` at a time (-1: one for each core), and yield a line for each.
+
+    Runs where joblib.parallel_config says: by default in processes of this machine. When all trials are stored, the
+    definition is written and runs of earlier versions of the experiment are removed. Raises Problem if a trial
+    diverges, when all others are stored, and if a process is killed.
+    """
+    parts = parts_of(experiment)
+    folders = {trial: store / runs.run_name(*trial[2:], parts)[0] for trial in experiment.trials}
+    wanted = "logits.safetensors" if experiment.keep_logits else "run.json"
+    missing = [trial for trial, folder in folders.items() if not (folder / wanted).exists()]
+    yield f"{len(folders) - len(missing)} of {len(folders)} runs are stored already"
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    work = parallel(joblib.delayed(_attempt)(trial, experiment, device) for trial in missing)
+    failed = []
+    try:
+        for done, (trial, found) in enumerate(work, 1):
+            if isinstance(found, Problem):
+                failed.append(f"{trial.title}, seed {trial.seed}: {found}")
+                outcome = str(found)
+            else:
+                _keep(found, folders[trial])
+                accuracy, minutes = at_checkpoint(found)["validation_accuracy"], found.record["seconds"] / 60
+                outcome = f"validation {accuracy:.2%}, {minutes:.1f} min"
+            yield f"{done} of {len(missing)}: {trial.title}, seed {trial.seed}: {outcome}"
+    except BrokenProcessPool:
+        raise Problem("A process was killed, mostly for want of memory: run fewer at once with --jobs.") from None
+    if failed:
+        raise Problem(f"{len(failed)} of {len(missing)} trials failed, the first of them {failed[0]}")
+    define(experiment, store, folders)
+    for superseded in set(store.glob("*-*")) - set(folders.values()):
+        shutil.rmtree(superseded)
+
+
+def define(experiment: Experiment, store: Path, folders: dict[Trial, Path]) -> None:
+    """Write the definition of an experiment whose trials are all stored."""
+    trials = [
+        {"key": trial.key, "title": trial.title, "run": folder.name} for trial, folder in folders.items()
+    ]
+    definition = {"images": experiment.images, "keep_logits": experiment.keep_logits, "trials": trials}
+    files.write(store / DEFINITION, json.dumps(definition, indent=1, ensure_ascii=False) + "\n")
+
+
+def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Results | Problem]:
+    """What is wrong with one trial is handed back, so that it does not stop those beside it."""
+    try:
+        return train_trial(trial, experiment, device)
+    except (train.Diverged, files.Busy) as error:
+        return trial, error
+
+
+def _keep(found: runs.Results, folder: Path) -> None:
+    """Store what a worker found, without weights."""
+    record = {key: value for key, value in found.record.items() if key != "files"}
+    history = {"first_losses": found.first_losses, "epochs": found.history.to_dict("records")}
+    logits = {name: torch.from_numpy(z) for name, z in found.logits.items()}
+    runs.save(folder, record, history, **({"logits": logits} if logits else {}))
+
+
+def at_checkpoint(results: runs.Results) -> pd.Series:
+    """The row of the history at the kept checkpoint, that of the lowest validation loss."""
+    return results.history.loc[results.history["validation_loss"].idxmin()]
+
+
+def stored(name: str) -> list[tuple[Trial, runs.Results]]:
+    """The trials of a finished experiment with their results, verified. Raises TrainingNeeded if it is not stored."""
+    folder = config.EXPERIMENTS / name
+    try:
+        definition = json.loads((folder / DEFINITION).read_text(encoding="utf-8"))
+        wanted = [(trial["key"], trial["title"], folder / trial["run"]) for trial in definition["trials"]]
+    except FileNotFoundError:
+        raise runs.TrainingNeeded(f"the experiment {name!r} is not stored: run `make {name}`.") from None
+    except (ValueError, KeyError, TypeError):
+        raise runs.CorruptRun(f"{folder / DEFINITION} is damaged: restore it from git, or run `make {name}`.") from None
+    found = []
+    for key, title, path in wanted:
+        results = runs.load_results(path)
+        trial = Trial(key, title, results.record["network"], results.cfg, results.record["seed"])
+        found.append((trial, results))
+    return found
+
+
+def table(name: str) -> pd.DataFrame:
+    """The rows of a stored experiment. Raises TrainingNeeded if it is not stored."""
+    return in_rows(stored(name))
+
+
+def in_rows(trials: list[tuple[Trial, runs.Results]]) -> pd.DataFrame:
+    """One row a trial: key, title, seed, epochs, and accuracy and loss on validation at the kept checkpoint.
+
+    `training` is the accuracy on training images without augmentation, and `gap` its lead over validation. The columns
+    of robustness.without_cues follow, with accuracies on validation images.
+    """
+    found = []
+    for trial, results in trials:
+        kept, training = at_checkpoint(results), results.record["training_accuracy"]
+        found.append(
+            {
+                "key": trial.key,
+                "title": trial.title,
+                "seed": trial.seed,
+                "epochs": trial.cfg.epochs,
+                "accuracy": kept["validation_accuracy"],
+                "loss": kept["validation_loss"],
+                "training": training,
+                "gap": training - kept["validation_accuracy"],
+                **results.record["cues"],
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def main() -> None:
+    """Run an experiment from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("experiment", choices=EXPERIMENTS)
+    parser.add_argument("--device", default="auto", choices=config.DEVICES)
+    parser.add_argument("--jobs", type=int, help="runs side by side here (default: one for each core)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://host:8786")
+    options = parser.parse_args()
+    if options.cluster and options.jobs:
+        parser.error("--jobs is for this machine; the workers of a cluster take one run each.")
+    with place(options.cluster):
+        store = config.EXPERIMENTS / options.experiment
+        for line in run_experiment(EXPERIMENTS[options.experiment], store, options.device, options.jobs or -1):
+            print(line, flush=True)
+
+
+@contextlib.contextmanager
+def place(cluster: str | None):
+    """Have joblib work in single-threaded processes here, or on the Dask cluster at this address."""
+    if cluster is None:
+        with joblib.parallel_config("loky", inner_max_num_threads=1):
+            yield
+    else:
+        from dask.distributed import Client  # only who has a cluster pays for the import
+
+        try:
+            client = Client(cluster, timeout=5)
+        except (OSError, ValueError) as error:
+            raise Problem(f"no Dask scheduler answers at {cluster}: start one with `dask scheduler`.") from error
+        with client, joblib.parallel_config("dask"):
+            if any(threads > 1 for threads in client.nthreads().values()):  # they would share one random generator
+                raise Problem("a worker of the cluster has several threads: start it with `--nthreads 1`.")
+            yield
+
+
+if __name__ == "__main__":
+    with exit_cleanly("Stopped here (a cluster finishes what it has begun). The same command goes on."):
+        main()
