@@ -9,6 +9,8 @@ from IPython.display import Markdown, display
 from helpers.config import PROFILES, train_config
 from helpers.train import pick_device
 
+PUBLISHED = {"profile": "full", "seed": 0}  # and no changes
+
 # What every notebook has in its parameters cell, and of which type.
 PARAMETERS = {
     "profile": (str, "text"),
@@ -17,6 +19,9 @@ PARAMETERS = {
     "train_minutes": ((int, float), "a number"),
     "changes": (dict, "a dict"),
 }
+
+
+_settings = {}  # of the notebook that runs in this process
 
 
 def start(namespace: dict) -> dict:
@@ -49,10 +54,28 @@ def start(namespace: dict) -> dict:
                 f"the parameter 'changes' must look like {example}, not {namespace['changes']!r}."
             ) from None
     settings = {name: namespace[name] for name in PARAMETERS}
-    if settings["profile"] != "full" or settings["changes"] or settings["seed"]:
-        display(Markdown("> **Not the published numbers.** These parameters differ from the published run, "
-                         "and the findings below were written for that run."))
+    _settings.update(settings)
+    if text := banner(settings):
+        says = f"> **{text}** The findings below were written for the published ones."
+        display(Markdown(says), metadata={"banner": True})
     return settings
+
+
+def differences(settings: dict) -> dict:
+    """Return what decides numbers and is not as published, such as {"ImprovedNet.rotation": 15}."""
+    named = {"profile": settings["profile"], "seed": settings["seed"]}
+    for network, changed in settings["changes"].items():
+        named |= {f"{network}.{name}": value for name, value in changed.items()}
+    return {name: value for name, value in named.items() if PUBLISHED.get(name) != value}
+
+
+def banner(settings: dict) -> str:
+    """Return a sentence that names what is not as published, or an empty text."""
+    named = [
+        f"{name} = {value}" if "." in name else f"{name} {value}"
+        for name, value in differences(settings).items()
+    ]
+    return f"Not the published numbers: {', '.join(named)}." if named else ""
 
 
 def _assigned(namespace: dict) -> set[str]:
@@ -64,12 +87,16 @@ def _assigned(namespace: dict) -> set[str]:
 
 
 def record(**numbers) -> None:
-    """Show numbers as JSON and mark them for results.json. Keys of nested dicts are merged across notebooks.
+    """Hand numbers to results.json, with the settings that the notebook runs with.
 
-    Raises ValueError if a number is not finite, since JSON has no such number, or a value is of no JSON type.
+    Several calls in one notebook add up. Raises ValueError before notebook.start, for a number that
+    is not finite, since JSON has no such number, and for a value of no JSON type.
     """
-    display({"application/json": _plain(numbers), "text/plain": "recorded for results.json"},
-            metadata={"results": True}, raw=True)
+    if not _settings:
+        raise ValueError("notebook.record needs the settings: run the cell with notebook.start first.")
+    content = {"settings": _plain(_settings), "numbers": _plain(numbers)}
+    shown = {"application/json": content, "text/plain": "recorded for results.json"}
+    display(shown, metadata={"results": True}, raw=True)
 
 
 def _plain(value):

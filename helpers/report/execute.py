@@ -1,5 +1,6 @@
 """Runs notebook sources with papermill."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
 
 from helpers import files
 
@@ -33,13 +35,43 @@ def read(path):
         raise ReportError(f"{path} is not a notebook ({type(error).__name__}).") from None
 
 
+def check(source, parameters):
+    """Raise ReportError naming a parameter that the notebook does not have: papermill only warns."""
+    cells = [cell for cell in read(source).cells if "parameters" in cell.metadata.get("tags", [])]
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    stores = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    has = [node.id for node in stores]
+    for name in parameters:
+        if name not in has:
+            raise ReportError(
+                f"{source.stem} has no parameter {name!r}: its parameters cell sets {', '.join(has) or 'none'}."
+            )
+
+
+class _AboveTheBar:
+    """Prints text above the progress bar, which would else break the line."""
+
+    def write(self, text):
+        tqdm.write(text, end="")
+
+    def flush(self):
+        sys.stdout.flush()
+
+
 def run(source, target, parameters):
-    """Execute one notebook, with its printed text shown live, and write it to `target` after every cell.
+    """Execute one notebook and write it to `target` after every cell.
+
+    Its name and its number of cells are printed first, its printed text is shown live, and a
+    terminal shows how many cells are done.
 
     The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises ReportError naming
     notebook, cell and exception; `target` then holds what was executed.
     """
+    check(source, parameters)
     notebook = read(source)
+    print(f"{source.stem}: {len(notebook.cells)} cells", flush=True)
+    terminal = sys.stdout.isatty()
+    bar = {"desc": source.stem, "leave": False, "file": sys.stdout} if terminal else False
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     try:
         with files.with_path(target):
@@ -48,8 +80,8 @@ def run(source, target, parameters):
                 target,
                 parameters,
                 cwd=Path(source).parent,
-                progress_bar=False,
-                stdout_file=sys.stdout,
+                progress_bar=bar,
+                stdout_file=_AboveTheBar() if terminal else sys.stdout,
                 stderr_file=sys.stderr,
                 extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
             )

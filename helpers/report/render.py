@@ -131,13 +131,17 @@ def page_count(pdf):
 
 
 def join(notebooks):
-    """All cells of the resolved notebooks (in order) as one, with their reference lists gathered at the end."""
+    """All cells of the resolved notebooks (in order) as one, their reference lists gathered at the end.
+
+    Their banners are left out: the templates show one.
+    """
     cells, references = [], set()
     for notebook in notebooks:
         for cell in notebook.cells:
-            if cell.metadata.get("report", {}).get("references"):
+            role = cell.metadata.get("report", {})
+            if role.get("references"):
                 references.update(cell.source.split("\n\n")[1:])
-            else:
+            elif not role.get("banner"):
                 cells.append(cell)
     if references:
         listed = sorted(references, key=lambda entry: entry.split("</a>")[1])
