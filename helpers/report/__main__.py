@@ -18,7 +18,7 @@ REPORTS = config.ROOT / "reports"
 
 def main(arguments=None):
     """Make a report."""
-    stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
+    stopped = "Stopped; the same command starts again, a training after its last finished epoch."
     start = time.monotonic()
     with exit_cleanly(stopped):
         options = _options(arguments)
@@ -78,7 +78,9 @@ def build(executed, built, readme=None):
     """
     names = sorted(executed.glob("*.ipynb"))
     if not names:
-        raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
+        raise ReportError(
+            f"{_short(executed)} holds no executed notebooks: run without --render-only first."
+        )
     notebooks = {path.stem: execute.read(path) for path in names}
     with _stage("numbers and references"):
         resolved = resolve(notebooks, bibliography.load())
@@ -114,15 +116,16 @@ def _options(arguments):
     parser = argparse.ArgumentParser(
         prog="python -m helpers.report", description="Run the notebooks, make the report."
     )
-    parser.add_argument("--profile", choices=config.PROFILES, default="full")
-    parser.add_argument(
-        "--set", metavar="SETTINGS", default="",
-        help='other settings, as in "ImprovedNet.rotation=15 seed=1"; the report goes to reports/custom',
-    )
-    parser.add_argument("--train-minutes", type=float, metavar="N", help="longest training a notebook may start")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
-    parser.add_argument("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
-    parser.add_argument("--render-only", action="store_true", help="use the notebooks executed last, run nothing")
+    add = parser.add_argument
+    add("--profile", choices=config.PROFILES, default="full")
+    custom = 'other settings, as in "ImprovedNet.rotation=15 seed=1"; the report goes to reports/custom'
+    add("--set", metavar="SETTINGS", default="", help=custom)
+    longest = "longest training that a notebook may start"
+    add("--train-minutes", type=float, metavar="N", help=longest)
+    add("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
+    add("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
+    rendered = "use the notebooks executed last, run nothing"
+    add("--render-only", action="store_true", help=rendered)
     options = parser.parse_args(arguments)
     options.set = options.set.strip()
     return options

@@ -39,12 +39,13 @@ def check(source, parameters):
     """Raise ReportError naming a parameter that the notebook does not have: papermill only warns."""
     cells = [cell for cell in read(source).cells if "parameters" in cell.metadata.get("tags", [])]
     nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
-    stores = [node for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    has = [node.id for node in stores]
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    has = [node.id for node in names if isinstance(node.ctx, ast.Store)]
     for name in parameters:
         if name not in has:
+            sets = ", ".join(has) or "none"
             raise ReportError(
-                f"{source.stem} has no parameter {name!r}: its parameters cell sets {', '.join(has) or 'none'}."
+                f"{source.stem} has no parameter {name!r}: its parameters cell sets {sets}."
             )
 
 
@@ -71,7 +72,9 @@ def run(source, target, parameters):
     notebook = read(source)
     print(f"{source.stem}: {len(notebook.cells)} cells", flush=True)
     terminal = sys.stdout.isatty()
-    bar = {"desc": source.stem, "leave": False, "file": sys.stdout} if terminal else False
+    # without numbers of cells: papermill counts the one that it injects
+    look = {"desc": source.stem, "bar_format": "{l_bar}{bar}| {elapsed}", "leave": False}
+    bar = {**look, "file": sys.stdout} if terminal else False
     notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
     try:
         with files.with_path(target):

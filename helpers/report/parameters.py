@@ -1,4 +1,4 @@
-"""The parameters of a report: `--set "ImprovedNet.rotation=15 seed=1"`, checked before anything runs."""
+"""The parameters of a report, checked before anything runs: `--set "ImprovedNet.rotation=15"`."""
 
 import ast
 import shlex

@@ -124,6 +124,10 @@ class Preview(PDFReport):
     file_extension = ".png"
     look = {"format": "png", "ppi": 80}
 
+    def convert(self, nb, folder):
+        pages = super().convert(nb, folder)
+        return pages if isinstance(pages, list) else [pages]  # typst gives a single page as it is
+
 
 def page_count(pdf):
     """The pages of a PDF made by typst, which writes its page objects uncompressed."""
