@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import asdict
 from itertools import islice
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch import nn
 
 from helpers import config, data, files, markdown, models, train
 from helpers.command import Problem, ending
-from helpers.config import IMPROVED, TrainConfig
+from helpers.config import IMPROVED, TrainConfig, stored_settings
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
 from helpers.torchvision_compat import transforms_v2 as T
 
@@ -70,8 +69,8 @@ def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[fl
     """One epoch of training steps as the published runs take them; yields their losses."""
     model = models.build(NETWORK).to(device.kind)
     images, labels = train.to_tensors(part, device)
-    optimizer = train.make_optimizer(model, cfg)
-    for loss, _, _ in train.epoch_steps(model, optimizer, cfg, images, labels, 0, 1, device):
+    optimizers = train.make_optimizer(model, cfg)
+    for loss, _, _ in train.epoch_steps(model, optimizers, cfg, images, labels, 0, 1, device):
         yield loss.item()  # which waits for a GPU
 
 
@@ -183,7 +182,7 @@ def main() -> None:
     memory = peak_memory()  # first: the children of the bench count too
     result = measure(training, IMPROVED, device, options.steps, options.rounds)
     result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
-               "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}  # fmt: skip
+               "steps": options.steps, "rounds": options.rounds, "config": stored_settings(IMPROVED)}  # fmt: skip
     page = config.ROOT / "README.md"
     new_page = readme(page.read_text(encoding="utf-8"), result)
     files.write(RESULT, json.dumps(result, indent=1) + "\n")

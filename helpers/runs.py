@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from dataclasses import asdict, fields
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -55,7 +55,7 @@ class TrainingNeeded(Problem):
 
 def identity(network: str, cfg: TrainConfig, seed: int, digests: dict, recipe: int = train.RECIPE) -> str:
     """Twelve hexadecimal digits that name what is trained."""
-    what = [network, asdict(cfg), recipe, seed, digests]
+    what = [network, config.stored_settings(cfg), recipe, seed, digests]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -102,7 +102,7 @@ def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: t
     with files.only_here(_state(name).with_suffix(".lock"), f"training {name}"):
         trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
         record = {
-            "network": network, "profile": profile, "config": asdict(cfg), "recipe": train.RECIPE, "seed": seed,
+            "network": network, "profile": profile, "config": config.stored_settings(cfg), "recipe": train.RECIPE, "seed": seed,
             "data": digests, "device": "; ".join(trained.devices),
             "device_label": trained.devices[0].split(", ")[-1],  # of the first sitting, as the first losses are
             "parameters": models.parameters(fresh),
@@ -139,7 +139,9 @@ def load(folder: Path) -> Run:
     """Read a stored run. Raises CorruptRun, naming the file, if anything differs from its record."""
     try:
         record = json.loads((folder / "run.json").read_text())
-        if record["config"].keys() != {field.name for field in fields(TrainConfig)}:
+        allowed = {field.name for field in fields(TrainConfig)}
+        required = {field.name for field in fields(TrainConfig) if field.default is MISSING}
+        if not required <= record["config"].keys() <= allowed:
             raise CorruptRun(f"{folder.name} is from a version with other settings: delete the folder and train again.")
         digests, network, cfg = dict(record["files"]), record["network"], TrainConfig(**record["config"])
         name = f"{network}-{identity(network, cfg, record['seed'], record['data'], record['recipe'])}"
