@@ -39,7 +39,7 @@ class TrainConfig:
     # older runs keep their names (stored_settings).
     microbatch: int = 0  # images at a time through the network, 0 for the whole batch
     padding: str = "zeros"  # what a shift brings in: "zeros" (black) or "reflection"
-    flipping: str = "random"  # anew in every epoch, or "alternate": drawn once, then every other epoch
+    flipping: str = "random"  # in every epoch, or "alternate": drawn once, then every other one
 
     def __post_init__(self):
         for field in fields(self):

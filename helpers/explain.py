@@ -22,7 +22,7 @@ def last_block(model: nn.Sequential) -> nn.Module:
         layers.pop()
     relus = [layer for layer in layers if isinstance(layer, nn.ReLU | nn.GELU)]
     if not relus:
-        raise ValueError("Grad-CAM needs an nn.Sequential with a ReLU or GELU before its last max-pooling.")
+        raise ValueError("Grad-CAM needs an nn.Sequential with a GELU or ReLU before its last max-pooling.")
     return relus[-1]
 
 

@@ -164,8 +164,9 @@ def build(network: str, seed: int = 0) -> nn.Module:
 
 
 def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
-    """Layer by layer: output shape, trainable parameters, multiply-accumulates an image, receptive field (pixels a side).
+    """Layer by layer: output shape, parameters, multiply-accumulates an image, receptive field (pixels a side).
 
+    Parameters are those that are trained; the fixed filters of FastNet count as multiply-accumulates only.
     The receptive field r grows by (k - 1) j at a layer of kernel k, where j is the product of the strides before it; it
     is cut off at the size of the image. A linear layer sees all that the network can see (visible_pixels).
     """
@@ -235,5 +236,3 @@ def parameters(model: nn.Module) -> int:
 def macs(model: nn.Sequential) -> int:
     """Multiply-accumulates of one image in the forward pass (convolutions and linear layers)."""
     return int(layer_table(model)["multiply-adds"].sum())
-
-

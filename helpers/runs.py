@@ -102,8 +102,8 @@ def train_run(network: str, cfg: TrainConfig, profile: str, seed: int, device: t
     with files.only_here(_state(name).with_suffix(".lock"), f"training {name}"):
         trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
         record = {
-            "network": network, "profile": profile, "config": config.stored_settings(cfg), "recipe": train.RECIPE, "seed": seed,
-            "data": digests, "device": "; ".join(trained.devices),
+            "network": network, "profile": profile, "config": config.stored_settings(cfg),
+            "recipe": train.RECIPE, "seed": seed, "data": digests, "device": "; ".join(trained.devices),
             "device_label": trained.devices[0].split(", ")[-1],  # of the first sitting, as the first losses are
             "parameters": models.parameters(fresh),
             "flop": 6 * models.macs(fresh) * cfg.epochs * len(parts[0].labels),  # 2 forward, 4 backward

@@ -118,7 +118,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> list[torch.optim.Op
     """
     if config.optimizer == "muon":
         if not isinstance(model, models.FastNet):
-            raise BadInput("optimizer muon trains FastNet only, whose filters are held as matrices.")
+            raise BadInput("optimizer muon trains FastNet only: it needs filters held as matrices.")
         return muon_and_sgd(model, config)
     weights = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
     others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad]
@@ -128,7 +128,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> list[torch.optim.Op
     return [torch.optim.AdamW(groups, lr=config.peak_rate, fused=True)]
 
 
-def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, share: float = 1.0) -> float:
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, share=1.0) -> float:
     """Linear warm-up, then constant or cosine to zero at the end (Loshchilov and Hutter 2017). Steps count from 0.
 
     A linear schedule reaches zero after `share` of the training and stays there.
@@ -145,7 +145,10 @@ def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int, share: f
 
 
 def training_batch(images: Tensor, config: TrainConfig, flip: Tensor | None = None) -> Tensor:
-    """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32). flip: see augment.geometry."""
+    """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32).
+
+    flip: (n,) booleans where it is already decided which images are mirrored.
+    """
     x = augment.colour(augment.geometry(to_unit(images), config, flip), config)
     return augment.erasing(normalise(x), config).contiguous(memory_format=torch.channels_last)
 
@@ -164,8 +167,8 @@ def epoch_steps(model, optimizers, config, images, labels, seed, epoch, device) 
     model.train()
     for i, rows in enumerate(batches):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            rate = learning_rate(config, (epoch - 1) * len(batches) + i, len(batches), group.get("share", 1.0))
-            group["lr"] = rate * group.get("times", 1.0)
+            share, step = group.get("share", 1.0), (epoch - 1) * len(batches) + i
+            group["lr"] = learning_rate(config, step, len(batches), share) * group.get("times", 1.0)
         x = training_batch(images[rows], config, None if flips is None else flips[rows])
         y, size, pieces = labels[rows], config.microbatch or len(rows), []
         model.zero_grad()
@@ -183,7 +186,7 @@ def epoch_steps(model, optimizers, config, images, labels, seed, epoch, device) 
 
 
 def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
-    """The network before its first step; FastNet's first layer is fitted to the first 5,000 images."""
+    """The network before its first step; FastNet's first layer is fitted to 5,000 images."""
     model = models.build(network, seed)
     if isinstance(model, models.FastNet):
         models.whiten(model, normalise(to_unit(torch.from_numpy(train.images[:5000]))))

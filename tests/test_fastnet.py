@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import augment, config, models, runs, train
+from helpers import augment, config, explain, features, models, runs, train
 from helpers.inference import infer, infer_with_mirror, normalise, to_unit
 
 CPU = train.Device("cpu", torch.float32)
@@ -158,6 +158,17 @@ def test_a_smoke_training_learns(sample, short):
     history = train.fit(NETWORK, cfg, *sample, 0, CPU, log=silent).history
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.1
     assert history[-1]["train_accuracy"] > 0.3
+
+
+def test_a_stored_run_answers_as_the_trained_network(sample, short, tmp_path):
+    run = runs.train_run(NETWORK, short, "smoke", 0, CPU, sample, tmp_path, quiet=True)
+    assert run.record["config"] == config.stored_settings(short)
+    loss, accuracy = train.evaluate(run.model, sample[1])
+    row = run.history.loc[run.history["validation_loss"].idxmin()]
+    assert (loss, accuracy) == (pytest.approx(row["validation_loss"]), row["validation_accuracy"])
+    maps = explain.grad_cam(run.model, sample[1].images[:3], sample[1].labels[:3])
+    assert maps.shape == (3, 32, 32) and 0 <= maps.min() <= maps.max() <= 1
+    assert len(features.stage_features(run.model, sample[1].images[:3])) == 5  # pixels, 4 poolings
 
 
 def test_mirror_images_get_the_same_answer(sample):
