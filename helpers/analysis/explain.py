@@ -23,17 +23,17 @@ GRID = 4  # features are averaged over a grid of at most this many places a side
 RIDGE = 100.0  # penalty of the probe: a hundredth of an image for each of 10,000, enough for correlated features
 
 
-def last_block(model: nn.Sequential) -> nn.ReLU:
-    """The ReLU that ends the last convolution block: the last one before the last max-pooling. Else ValueError.
+def last_block(model: nn.Sequential) -> nn.Module:
+    """The ReLU or GELU that ends the last convolution block: the last one before the last max-pooling. Else ValueError.
 
     Its maps are the last with a place in the image; before the pooling there are four times as many places.
     """
     layers = list(model)
     while layers and not isinstance(layers[-1], nn.MaxPool2d):
         layers.pop()
-    relus = [layer for layer in layers if isinstance(layer, nn.ReLU)]
+    relus = [layer for layer in layers if isinstance(layer, nn.ReLU | nn.GELU)]
     if not relus:
-        raise ValueError("Grad-CAM needs an nn.Sequential with a ReLU before its last max-pooling.")
+        raise ValueError("Grad-CAM needs an nn.Sequential with a GELU or ReLU before its last max-pooling.")
     return relus[-1]
 
 

@@ -71,8 +71,8 @@ def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[fl
     """One epoch of training steps as the published runs take them; yields their losses."""
     model = models.build(NETWORK).to(device.kind)
     images, labels = train.to_tensors(part, device)
-    optimizer = train.make_optimizer(model, cfg)
-    for loss, _, _ in train.epoch_steps(model, optimizer, cfg, images, labels, 0, 1, device):
+    optimizers = train.make_optimizers(model, cfg)
+    for loss, _, _ in train.epoch_steps(model, optimizers, cfg, images, labels, 0, 1, device):
         yield loss.item()  # which waits for a GPU
 
 

@@ -128,7 +128,13 @@ LONG = Experiment(
     keep_logits=True,
 )
 
-EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "long": LONG}
+# The modern recipe, from five seeds.
+FAST = Experiment(
+    [Trial("FastNetSmall", "FastNetSmall", "FastNetSmall", config.RECIPES["FastNetSmall"], seed) for seed in range(5)],
+    keep_logits=True,
+)
+
+EXPERIMENTS = {"fast": FAST, "search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "long": LONG}
 DEFINITION = "experiment.json"
 
 
