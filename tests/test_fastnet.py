@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import augment, config, explain, features, models, runs, train
+from helpers import augment, config, features, models, runs, train
+from helpers.analysis import explain
 from helpers.inference import infer, infer_with_mirror, normalise, to_unit
 
 CPU = train.Device("cpu", torch.float32)
@@ -97,7 +98,7 @@ def test_a_reflected_shift_brings_in_the_edge(sample):
 
 def test_filters_keep_their_norm(sample, short):
     model = train.start(NETWORK, sample[0], 0, CPU)
-    optimizers = train.make_optimizer(model, short)
+    optimizers = train.make_optimizers(model, short)
     images, labels = train.to_tensors(sample[0], CPU)
     next(train.epoch_steps(model, optimizers, short, images, labels, 0, 1, CPU))
     filters = [layer for layer in model if isinstance(layer, models.MatrixConv)]
@@ -109,29 +110,29 @@ def test_filters_keep_their_norm(sample, short):
 
 def test_every_trainable_parameter_has_one_optimizer(sample, short):
     model = models.build(NETWORK)
-    groups = [group for one in train.make_optimizer(model, short) for group in one.param_groups]
+    groups = [group for one in train.make_optimizers(model, short) for group in one.param_groups]
     held = [id(p) for group in groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
 
 
 def test_rates_fall_to_zero_and_that_of_the_whitening_sooner(short):
-    cfg = dataclasses.replace(short, epochs=8, peak_rate=1.0)
-    rates = [train.learning_rate(cfg, step, 10) for step in range(80)]
+    cfg = dataclasses.replace(short, epochs=8, peak_lr=1.0)
+    rates = [train.lr_at(cfg, step, 10) for step in range(80)]
     np.testing.assert_allclose(rates, 1 - np.arange(80) / 80)
-    sooner = [train.learning_rate(cfg, step, 10, 3 / 8) for step in range(80)]
+    sooner = [train.lr_at(cfg, step, 10, 3 / 8) for step in range(80)]
     np.testing.assert_allclose(sooner, np.maximum(0, 1 - np.arange(80) / 30), atol=1e-12)
 
 
 def test_muon_is_for_fastnet(short):
     with pytest.raises(ValueError, match="optimizer muon trains FastNet only"):
-        train.make_optimizer(models.build("ImprovedNet"), short)
+        train.make_optimizers(models.build("ImprovedNet"), short)
 
 
 def test_pieces_add_up_to_the_batch(sample):
     """Without batch normalisation the gradient of pieces, also of unequal ones, is the batch's."""
     cfg = train.plain(config.train_config("BaselineNet", "smoke", batch_size=360))
     whole, pieces = (train.replay("BaselineNet", dataclasses.replace(cfg, epochs=3, microbatch=m),
-                                  sample[0], 0, CPU) for m in (0, 100))  # fmt: skip
+                                  sample[0], 0, CPU) for m in (0, 100))
     assert whole == pytest.approx(pieces, rel=1e-5)
 
 
@@ -162,7 +163,7 @@ def test_a_smoke_training_learns(sample, short):
 
 def test_a_stored_run_answers_as_the_trained_network(sample, short, tmp_path):
     run = runs.train_run(NETWORK, short, "smoke", 0, CPU, sample, tmp_path, quiet=True)
-    assert run.record["config"] == config.stored_settings(short)
+    assert run.cfg == short
     loss, accuracy = train.evaluate(run.model, sample[1])
     row = run.history.loc[run.history["validation_loss"].idxmin()]
     assert (loss, accuracy) == (pytest.approx(row["validation_loss"]), row["validation_accuracy"])
@@ -185,17 +186,17 @@ def test_mirror_images_get_the_same_answer(sample):
 def test_new_settings_leave_old_names_as_they_are():
     for folder in RUNS.iterdir():
         record = json.loads((folder / "run.json").read_text())
-        cfg = config.TrainConfig(**record["config"])
+        cfg = config.from_record(record["config"])
         name = runs.identity(record["network"], cfg, record["seed"], record["data"])
         assert folder.name == f"{record['network']}-{name}"
-        assert config.stored_settings(cfg) == record["config"]
+        assert config.to_record(cfg) == record["config"]
 
 
 def test_settings_are_stored_where_they_differ():
-    stored = config.stored_settings(config.FAST)
+    stored = config.to_record(config.FAST)
     assert stored["microbatch"] == 125 and stored["flipping"] == "alternate"
-    assert config.TrainConfig(**stored) == config.FAST
-    assert "microbatch" not in config.stored_settings(config.IMPROVED)
+    assert config.from_record(stored) == config.FAST
+    assert "microbatch" not in config.to_record(config.IMPROVED)
     names = {runs.identity("FastNet", dataclasses.replace(config.FAST, **change), 0, {})
-             for change in ({}, {"microbatch": 0}, {"padding": "zeros"}, {"flipping": "random"})}  # fmt: skip
+             for change in ({}, {"microbatch": 0}, {"padding": "zeros"}, {"flipping": "random"})}
     assert len(names) == 4

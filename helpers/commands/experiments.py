@@ -223,6 +223,7 @@ def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, 
 def _keep(found: runs.Results, folder: Path) -> None:
     """Store what a worker found, without weights."""
     record = {key: value for key, value in found.record.items() if key != "files"}
+    record["config"] = config.to_record(found.cfg)
     history = {"first_losses": found.first_losses, "epochs": found.history.to_dict("records")}
     logits = {name: torch.from_numpy(z) for name, z in found.logits.items()}
     runs.save(folder, record, history, **({"logits": logits} if logits else {}))
