@@ -36,7 +36,7 @@ def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpola
     x_row = torch.stack([cos, -sin * ratio, -cos * dx + sin * ratio * dy], dim=1)
     y_row = torch.stack([sin / ratio, cos, -sin / ratio * dx - cos * dy], dim=1)
     x_row = torch.where(flip[:, None], -x_row, x_row)
-    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), (n, 1, height, width), align_corners=False)
+    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), [n, 1, height, width], align_corners=False)
     return F.grid_sample(images, grid, interpolation, padding, align_corners=False)
 
 

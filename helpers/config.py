@@ -3,6 +3,7 @@
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import get_type_hints
 
 from helpers.errors import BadInput
 
@@ -67,7 +68,7 @@ class TrainConfig:
 
     def __post_init__(self):
         for field in fields(self):
-            value = _cast(field.name, getattr(self, field.name), field.type)
+            value = _cast(field.name, getattr(self, field.name), KINDS[field.name])
             object.__setattr__(self, field.name, value)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
@@ -80,12 +81,15 @@ class TrainConfig:
                 raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
 
 
+KINDS = get_type_hints(TrainConfig)
+
+
 def _cast(name: str, value, kind: type):
     """The value of a setting in the type of its field."""
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is not str else str):
-        raise BadInput(f"{name} must be of type {kind.__name__}, not {value!r}.")
-    if kind is str:
+    if kind is str and isinstance(value, str):
         return value
+    if kind is str or isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadInput(f"{name} must be of type {kind.__name__}, not {value!r}.")
     if not 0 <= value <= 1e6:
         raise BadInput(f"{name} must lie between 0 and a million, not {value!r}.")
     if kind is int and value != int(value):

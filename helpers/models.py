@@ -1,6 +1,8 @@
 """The networks, and the table of their layers."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import pandas as pd
 import torch
@@ -27,7 +29,7 @@ class BaselineNet(nn.Sequential):
 
 def stage(inputs: int, outputs: int, norm: bool = True) -> list[nn.Module]:
     """conv3x3-BN-ReLU twice, then max-pool: the side of the image halves."""
-    layers = []
+    layers: list[nn.Module] = []
     for channels in (inputs, outputs):  # batch normalisation would cancel a bias
         layers.append(nn.Conv2d(channels, outputs, 3, padding=1, bias=not norm))
         layers += [nn.BatchNorm2d(outputs)] if norm else []
@@ -57,7 +59,7 @@ class ImprovedNet(nn.Sequential):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self[-1].weight, std=0.01)
+        nn.init.normal_(cast(nn.Linear, self[-1]).weight, std=0.01)
 
 
 class MatrixConv(nn.Conv2d):
@@ -99,7 +101,7 @@ def fast_block(inputs: int, outputs: int) -> list[nn.Module]:
     for norm in norms:
         norm.weight.requires_grad_(False)
     return [MatrixConv(inputs, outputs), nn.MaxPool2d(2), norms[0], nn.GELU(),
-            MatrixConv(outputs, outputs), norms[1], nn.GELU()]  # fmt: skip
+            MatrixConv(outputs, outputs), norms[1], nn.GELU()]
 
 
 class FastNet(nn.Sequential):
@@ -117,12 +119,22 @@ class FastNet(nn.Sequential):
             *fast_block(24, a), *fast_block(a, b), *fast_block(b, c),  # 15 -> 7 -> 3
             nn.MaxPool2d(3), nn.Flatten(),
             Scale(1 / c), nn.Linear(c, 10, bias=False),  # scaling inputs or logits is the same
-        )  # fmt: skip
-        self[0].weight.requires_grad_(False)
+        )
+        self.whitening.weight.requires_grad_(False)
         for layer in self:
             if isinstance(layer, MatrixConv):
                 nn.init.dirac_(layer.filters().detach()[: layer.in_channels])
-        nn.init.normal_(self[-1].weight)
+        nn.init.normal_(self.head.weight)
+
+    @property
+    def whitening(self) -> nn.Conv2d:
+        """The first layer."""
+        return cast(nn.Conv2d, self[0])
+
+    @property
+    def head(self) -> nn.Linear:
+        """The last layer."""
+        return cast(nn.Linear, self[-1])
 
 
 @torch.no_grad()
@@ -138,10 +150,10 @@ def whiten(model: FastNet, images: Tensor) -> None:
     covariance = (patches @ patches.mT).mean(dim=0) / patches.shape[2] - mean.outer(mean)
     values, vectors = torch.linalg.eigh(covariance)
     filters = vectors.T / (values + 5e-4).sqrt()[:, None]  # 5e-4: do not blow up what is noise
-    model[0].weight.copy_(torch.cat([filters, -filters]).view_as(model[0].weight))
+    model.whitening.weight.copy_(torch.cat([filters, -filters]).view_as(model.whitening.weight))
 
 
-BUILDERS = {
+BUILDERS: dict[str, Callable[[], nn.Sequential]] = {
     "BaselineNet": BaselineNet,
     "ImprovedNet": ImprovedNet,
     "NoBatchNorm": partial(ImprovedNet, norm=False),
@@ -155,12 +167,12 @@ BUILDERS = {
 }
 
 
-def build(network: str, seed: int = 0) -> nn.Module:
+def build(network: str, seed: int = 0) -> nn.Sequential:
     """A freshly initialised network, the same for the same seed. channels_last is the faster layout on CPU and GPU."""
     torch.manual_seed(seed)
     if network not in BUILDERS:
         raise ValueError(f"unknown network {network!r}: choose one of {', '.join(BUILDERS)}.")
-    return BUILDERS[network]().to(memory_format=torch.channels_last)
+    return BUILDERS[network]().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> pd.DataFrame:
@@ -180,7 +192,7 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
             x = layer(x)
         macs = 0
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-            kernel, stride = torch.tensor(layer.kernel_size).max().item(), torch.tensor(layer.stride).max().item()
+            kernel, stride = int(torch.tensor(layer.kernel_size).max()), int(torch.tensor(layer.stride).max())
             field, jump = field + (kernel - 1) * jump, jump * stride
         if isinstance(layer, nn.Conv2d):
             macs = layer.weight.numel() * x.shape[2] * x.shape[3]

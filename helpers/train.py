@@ -124,7 +124,7 @@ def muon_and_sgd(model: models.FastNet, cfg: TrainConfig) -> list[torch.optim.Op
     """
     filters = [layer.weight for layer in model if isinstance(layer, models.MatrixConv)]
     norms = [layer.bias for layer in model if isinstance(layer, nn.BatchNorm2d)]
-    parts = [([model[0].bias], 0.053, 3 / 8), (norms, 0.053, 1.0), ([model[-1].weight], 0.67, 1.0)]
+    parts = [([model.whitening.bias], 0.053, 3 / 8), (norms, 0.053, 1.0), ([model.head.weight], 0.67, 1.0)]
     groups = [{"params": params, "weight_decay": cfg.weight_decay / rate,
                "times": rate * cfg.batch_size / 0.24, "share": share}
               for params, rate, share in parts]
@@ -224,7 +224,10 @@ def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int
     model = start(network, train, seed, device)
     optimizers = make_optimizers(model, cfg)
     images, labels = to_tensors(train, device)
-    best, history, first_losses, devices = {}, [], [], []
+    best: dict[str, Tensor] = {}
+    history: list[dict] = []
+    first_losses: list[float] = []
+    devices: list[str] = []
     if state_file is not None and state_file.exists():
         best, history, first_losses, devices = _restore(state_file, model, optimizers, device)
         log(f"{network}: going on after epoch {len(history)} of {cfg.epochs}")
