@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import augment, config, features, models, runs, train
+from helpers import augment, config, models, runs, train
 from helpers.analysis import explain
 from helpers.inference import infer, infer_with_mirror, normalise, to_unit
 
@@ -169,7 +169,7 @@ def test_a_stored_run_answers_as_the_trained_network(sample, short, tmp_path):
     assert (loss, accuracy) == (pytest.approx(row["validation_loss"]), row["validation_accuracy"])
     maps = explain.grad_cam(run.model, sample[1].images[:3], sample[1].labels[:3])
     assert maps.shape == (3, 32, 32) and 0 <= maps.min() <= maps.max() <= 1
-    assert len(features.stage_features(run.model, sample[1].images[:3])) == 5  # pixels, 4 poolings
+    assert len(explain.stage_features(run.model, sample[1].images[:3])) == 5  # pixels, 4 poolings
 
 
 def test_mirror_images_get_the_same_answer(sample):
