@@ -58,7 +58,10 @@ def test_other_parameters_than_the_published_show_a_banner(shown, changed):
         ({"changes": {"ImprovedNet": 3}}, "the parameter 'changes' must look like {'ImprovedNet': {'epochs': 20}}"),
         ({"changes": {"ImprovedNet": {3: 3}}}, "the parameter 'changes' must look like"),
         ({"changes": {"BaselineNet": {"network": "x"}}}, "the parameter 'changes' must look like"),
-        ({"changes": {"epochs": {}}}, "unknown network 'epochs': choose one of BaselineNet, ImprovedNet."),
+        (
+            {"changes": {"epochs": {}}},
+            "unknown network 'epochs': choose one of BaselineNet, ImprovedNet, FastNet, FastNetSmall.",
+        ),
         ({"changes": {"BaselineNet": {"epoch": 3}}}, "unknown hyper-parameter 'epoch': choose from epochs,"),
         ({"changes": {"BaselineNet": {"epochs": 0}}}, "epochs must be more than 0."),
         ({"changes": {"BaselineNet": {"epochs": 1.5}}}, "epochs must be of type int, not 1.5."),

@@ -88,7 +88,9 @@ def test_a_stored_run_is_loaded_not_trained_again(sample, run, folder, monkeypat
 
 def test_the_record_says_how_the_run_came_about(sample, run):
     record = run.record
-    assert record["config"] == dataclasses.asdict(config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"]))
+    assert record["config"] == config.stored_settings(
+        config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
+    )
     assert (record["seed"], record["recipe"], record["profile"], record["epochs"]) == (0, train.RECIPE, "smoke", 2)
     assert record["parameters"] == 48_252 and record["data"]["training"] == data.part_digest(sample[0])
     assert record["flop"] == 6 * models.macs(models.build("BaselineNet")) * 2 * 360
@@ -111,8 +113,9 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear"}
-        other = others_of[value] if isinstance(value, str) else value / 2
+        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear", "zeros": "reflection",
+                     "random": "alternate"}  # fmt: skip
+        other = others_of[value] if isinstance(value, str) else value / 2 or 1
         other = int(other) if field.type is int else other
         others.append(runs.identity("ImprovedNet", dataclasses.replace(cfg, **{field.name: other}), 0, digests))
     assert len({this, *others}) == 1 + 3 + 2 + len(dataclasses.fields(cfg))
