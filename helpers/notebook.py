@@ -20,8 +20,7 @@ PARAMETERS = {
     "changes": (dict, "a dict"),
 }
 
-
-_settings = {}  # of the notebook that runs in this process
+_settings: dict = {}  # of the notebook that runs in this process
 
 
 def start(namespace: dict) -> dict:

@@ -1,14 +1,11 @@
 """The store of runs: trained once, verified always, replaced whole, by one process at a time."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
-import runpy
 import shutil
 import socket
-import sys
 
 import numpy as np
 import pytest
@@ -332,90 +329,10 @@ def test_there_is_no_published_run(monkeypatch):
         runs.published("BaselineNet")
 
 
-def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_whole(sample, short, monkeypatch):
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    runs.retrain("cpu", ["BaselineNet"])
-    (old,) = config.PUBLISHED.iterdir()
-    assert runs.published("BaselineNet").record["profile"] == "full"
-    before = {path.name: path.read_bytes() for path in old.iterdir()}
-
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    for rate in (0.01, 0.02):  # the same run again; another recipe
-        short(rate)
-        with monkeypatch.context() as patch:
-            patch.setattr(runs.safetensors.torch, "save", fail)
-            with pytest.raises(OSError, match="No space left"):
-                runs.retrain("cpu", ["BaselineNet"])
-        assert {path.name: path.read_bytes() for path in old.iterdir()} == before
-        assert list(config.PUBLISHED.iterdir()) == [old]
-
-    (config.PUBLISHED / "ImprovedNet-0").mkdir()
-    runs.retrain("cpu", ["BaselineNet"])
-    (new,) = config.PUBLISHED.glob("BaselineNet-*")
-    assert new.name != old.name and runs.published("BaselineNet").record["config"]["peak_lr"] == 0.02
-    assert sorted(path.name for path in config.PUBLISHED.iterdir()) == [new.name, "ImprovedNet-0"]
-
-
-@pytest.mark.parametrize(
-    ("trouble", "says"),
-    [("lock", "another process is training "), (data.DataError, "out of order"),
-     (KeyboardInterrupt, "Stopped. The same command goes on"), (train.Diverged, "out of order")],
-)
-def test_the_command_fails_with_one_line(sample, short, monkeypatch, capsys, trouble, says):
-    def fail(*arguments):
-        raise trouble("out of order")
-
-    monkeypatch.setattr(sys, "argv", ["runs", "retrain", "BaselineNet", "--device", "cpu"])
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    with monkeypatch.context() as patch, contextlib.ExitStack() as stack:
-        if trouble == "lock":
-            name, _ = runs.run_name("BaselineNet", config.train_config(0, 0), 0, sample)
-            stack.enter_context(files.locked(config.CACHE / "states" / f"{name}.lock", "training it"))
-        else:
-            patch.setattr(train, "fit", fail)
-        patch.delitem(sys.modules, "helpers.runs")
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_module("helpers.runs", run_name="__main__")
-    if trouble is KeyboardInterrupt:
-        assert caught.value.code == 130 and capsys.readouterr().err.startswith(f"\n{says}")
-    else:
-        assert caught.value.code.startswith(says) and "\n" not in caught.value.code  # printed to stderr, status 1
-    assert not config.PUBLISHED.exists()
-
-
 def test_only_retrain_publishes(sample, short):
     for seed in (0, 1):
         load_or_train(sample, profile="full", changes={}, seed=seed)
     assert not config.PUBLISHED.exists()
-
-
-@pytest.mark.parametrize("saved", [True, False])
-def test_retrain_interrupted_in_the_second_network_goes_on_there(sample, monkeypatch, saved):
-    def tiny(network, profile):
-        return dataclasses.replace(config.BASELINE, epochs=2, batch_size=120)
-
-    monkeypatch.setattr(config, "train_config", tiny)
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    save, trained = train._save, []
-
-    def save_and_stop(path, *arguments):
-        stop = trained == ["BaselineNet", "BaselineNet"]
-        if saved or not stop:
-            save(path, *arguments)
-        trained.append(path.name.split("-")[0])
-        if stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "_save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        runs.retrain("cpu")
-    runs.retrain("cpu")
-    assert trained == ["BaselineNet", "BaselineNet", "ImprovedNet", *["ImprovedNet"] * (1 if saved else 2)]
-    runs.retrain("cpu")  # all of it again
-    assert trained[-4:] == ["BaselineNet", "BaselineNet", "ImprovedNet", "ImprovedNet"]
-    assert {runs.published(network).record["network"] for network in config.NETWORKS} == set(config.NETWORKS)
 
 
 # ---- Replay

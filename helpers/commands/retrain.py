@@ -59,9 +59,9 @@ def add_logits(folder: Path, parts: dict[str, data.Part]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=retrain.__doc__)
-    parser.add_argument("command", choices=["retrain"])
-    parser.add_argument("networks", nargs="*", default=config.NETWORKS, help="which networks (default: both)")
+    parser = argparse.ArgumentParser(description=__doc__)
+    which = "which networks (default: both)"
+    parser.add_argument("networks", nargs="*", default=config.NETWORKS, help=which)
     parser.add_argument("--device", default="auto", choices=config.DEVICES)
     arguments = parser.parse_args()
     with exit_cleanly("Stopped. The same command goes on from the last finished epoch."):

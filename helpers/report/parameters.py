@@ -19,7 +19,8 @@ def parse(text: str) -> dict:
         words = shlex.split(text)
     except ValueError as error:
         raise BadInput(f"{EXAMPLE}, and {text!r} has a mistake: {error}.") from None
-    parameters, changes = {}, {}
+    parameters: dict = {}
+    changes: dict = {}
     for word in words:
         name, equals, value = word.partition("=")
         network, dot, setting = name.partition(".")

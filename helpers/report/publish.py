@@ -25,7 +25,7 @@ def results(notebooks):
 
     Floats have 6 significant digits. Raises ReportError for a record without settings.
     """
-    found = {}
+    found: dict = {}
     for stem, resolved in notebooks.items():
         for cell in resolved.cells:
             for record in cell.metadata.get("results", []):
@@ -114,7 +114,7 @@ def _fill(template, values, where):
             continue
         try:
             value, _ = formatter.get_field(name, (), values)
-            text += formatter.format_field(formatter.convert_field(value, conversion), spec)
+            text += formatter.format_field(formatter.convert_field(value, conversion), spec or "")
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
             reason = f"does not fit ({error})" if isinstance(error, ValueError) else "is not in results.json"
             raise ReportError(f"{where} asks for {{{name}}}, which {reason}.") from None

@@ -50,6 +50,9 @@ class ReportExporter(Exporter):
         with tempfile.TemporaryDirectory() as folder:
             return self.convert(nb, Path(folder)), resources
 
+    def convert(self, nb, folder):
+        raise NotImplementedError
+
     def pandoc(self, nb, folder, writer, *arguments):
         """The whole document as text in the format `writer`; images are left in `folder`."""
         text, media = markdown(nb, self.html)
@@ -101,7 +104,7 @@ class PDFReport(ReportExporter):
     output_mimetype = "application/pdf"
     file_extension = ".pdf"
     html = False
-    look = {}  # of typst.compile
+    look: dict = {}  # of typst.compile
 
     def convert(self, nb, folder):
         source = self.pandoc(nb, folder, "typst", f"--template={HERE}/template.typ")
@@ -159,7 +162,8 @@ def markdown(notebook, html):
     Code is folded in HTML, and absent from the PDF unless its cell is tagged `show-code`; printed text is shown
     with the code, or always with `show-output`.
     """
-    blocks, media = [], {}
+    blocks: list[str] = []
+    media: dict[str, bytes] = {}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             blocks.append(cell.source)
@@ -170,7 +174,8 @@ def markdown(notebook, html):
 
 def _code_cell(cell, html, media):
     tags = cell.metadata.get("tags", [])
-    printed, shown = [], []
+    printed: list[str] = []
+    shown: list[str] = []
     for output in cell.outputs:
         folded = output.output_type == "stream" and "show-output" not in tags
         (printed if folded else shown).append(_output(output, cell.metadata.get("report", {}), media))

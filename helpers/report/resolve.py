@@ -92,7 +92,7 @@ def resolve(notebooks, works):
             else:
                 cell.source = _define(cell.source, register, name)
     for name, notebook in resolved.items():
-        cited = set()
+        cited: set[str] = set()
         for cell in notebook.cells:
             _refer_cell(cell, register.targets, works, name, cited)
         if cited:
@@ -295,8 +295,9 @@ def _refer(text, targets, works, notebook, cited):
         return key.split("-")[0] in KINDS and "-" in key
 
     def group(match):  # [see @a, p. 3; @b] or [@fig-x; @fig-y]
-        items = [GROUP_ITEM.fullmatch(part) for part in match["group"].split(";")]
-        if not all(items):
+        parts = match["group"].split(";")
+        items = [item for part in parts if (item := GROUP_ITEM.fullmatch(part))]
+        if len(items) < len(parts):
             return f"[{REFERENCE.sub(replace, match['group'])}]"
         if all(is_reference(item["key"]) for item in items):
             return ", ".join(f"{i['before']} {reference(i['key'])}{i['after']}".strip() for i in items)

@@ -456,7 +456,8 @@ BANNER = "Not the published numbers: profile smoke, seed 1, ImprovedNet.rotation
 def test_other_settings_have_a_banner_in_every_format(project, tmp_path, monkeypatch):
     source, run, _ = project
     source("01_good", "# Good", RECORD)
-    source("02_more", "# More", RECORD)
+    start = "from helpers import notebook\nnotebook.start(globals())\nnotebook.record(y=1)"
+    source("02_more", "# More", code(start))
     sources = []
     convert = render.PDFReport.convert
 
