@@ -217,7 +217,7 @@ def sections(logits: dict, labels: dict) -> dict:
 
 
 def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: dict) -> dict:
-    """Return what notebook 05 records of one network. before: the scores of the logits as they are."""
+    """Return what notebook 05 records of one network. before: the scores of these logits."""
     keys = ("ece", "ece_floor", "classwise_ece", "nll", "brier", "wrong_above_90", "wrong_above_99")
     after = scores(logits / divisor, labels)
     return {

@@ -118,7 +118,7 @@ def _options(arguments):
     )
     add = parser.add_argument
     add("--profile", choices=config.PROFILES, default="full")
-    custom = 'other settings, as in "ImprovedNet.rotation=15 seed=1"; the report goes to reports/custom'
+    custom = 'other settings, as in "ImprovedNet.rotation=15 seed=1"; goes to reports/custom'
     add("--set", metavar="SETTINGS", default="", help=custom)
     longest = "longest training that a notebook may start"
     add("--train-minutes", type=float, metavar="N", help=longest)

@@ -23,7 +23,9 @@ def sources(folder):
     """
     found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise ReportError(f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks.")
+        raise ReportError(
+            f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks."
+        )
     return found
 
 
@@ -36,7 +38,7 @@ def read(path):
 
 
 def check(source, parameters):
-    """Raise ReportError naming a parameter that the notebook does not have: papermill only warns."""
+    """Raise ReportError naming a parameter that the notebook lacks: papermill only warns."""
     cells = [cell for cell in read(source).cells if "parameters" in cell.metadata.get("tags", [])]
     nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
     names = [node for node in nodes if isinstance(node, ast.Name)]
@@ -65,8 +67,8 @@ def run(source, target, parameters):
     Its name and its number of cells are printed first, its printed text is shown live, and a
     terminal shows how many cells are done.
 
-    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises ReportError naming
-    notebook, cell and exception; `target` then holds what was executed.
+    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises
+    ReportError naming notebook, cell and exception; `target` then holds what was executed.
     """
     check(source, parameters)
     notebook = read(source)
@@ -75,7 +77,8 @@ def run(source, target, parameters):
     # without numbers of cells: papermill counts the one that it injects
     look = {"desc": source.stem, "bar_format": "{l_bar}{bar}| {elapsed}", "leave": False}
     bar = {**look, "file": sys.stdout} if terminal else False
-    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = kernel
     try:
         with files.with_path(target):
             papermill.execute_notebook(
@@ -86,13 +89,19 @@ def run(source, target, parameters):
                 progress_bar=bar,
                 stdout_file=_AboveTheBar() if terminal else sys.stdout,
                 stderr_file=sys.stderr,
-                extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
+                # else the kernel reports its own port and its end
+                extra_arguments=["--log-level=CRITICAL"],
             )
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)
-        cell = f"{options['label']} (In [{error.exec_count}])" if "label" in options else f"In [{error.exec_count}]"
-        message = (error.evalue.splitlines() or ["no message"])[:3]
-        raise ReportError(f"{source.stem} failed in cell {cell}\n  {error.ename}: " + "\n  ".join(message)) from None
+        cell = f"In [{error.exec_count}]"
+        if "label" in options:
+            cell = f"{options['label']} ({cell})"
+        message = "\n  ".join((error.evalue.splitlines() or ["no message"])[:3])
+        raise ReportError(
+            f"{source.stem} failed in cell {cell}\n  {error.ename}: {message}"
+        ) from None
     except (DeadKernelError, CellTimeoutError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ReportError(f"{source.stem} stopped: {type(error).__name__}: {reason} (out of memory?)") from None
+        kind = type(error).__name__
+        raise ReportError(f"{source.stem} stopped: {kind}: {reason} (out of memory?)") from None

@@ -1,4 +1,4 @@
-"""What is made of a report besides its pages: results.json, the README table, the texts of meta.yaml, the files."""
+"""What a report is besides its pages: results.json, the README table, texts of meta.yaml, files."""
 
 import json
 import math
@@ -30,7 +30,9 @@ def results(notebooks):
         for cell in resolved.cells:
             for record in cell.metadata.get("results", []):
                 if record.keys() != {"settings", "numbers"}:
-                    raise ReportError(f"{stem} was run by another version: run it without --render-only.")
+                    raise ReportError(
+                        f"{stem} was run by another version: run it without --render-only."
+                    )
                 new = {"settings": record["settings"], **record["numbers"]}
                 found[stem] = merge(found.get(stem, {}), new)
     return _rounded(found)
@@ -116,7 +118,9 @@ def _fill(template, values, where):
             value, _ = formatter.get_field(name, (), values)
             text += formatter.format_field(formatter.convert_field(value, conversion), spec or "")
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-            reason = f"does not fit ({error})" if isinstance(error, ValueError) else "is not in results.json"
+            reason = "is not in results.json"
+            if isinstance(error, ValueError):
+                reason = f"does not fit ({error})"
             raise ReportError(f"{where} asks for {{{name}}}, which {reason}.") from None
     return text
 
@@ -151,10 +155,11 @@ def readme_table(values):
         networks = list(found["test"])
         tests = [found["test"][network] for network in networks]
         runs = [found["runs"][network] for network in networks]
+        seeds = [found["seeds"][network] for network in networks]
         rows = [
             ("Test accuracy", [_interval(test, "accuracy", "{:.2%}") for test in tests]),
             *((label, [_interval(test, key, form) for test in tests]) for label, key, form in ROWS),
-            ("Test accuracy over seeds", [_spread(found["seeds"][network]) for network in networks]),
+            ("Test accuracy over seeds", [_spread(each) for each in seeds]),
             ("Parameters", [f"{run['parameters']:,}" for run in runs]),
             ("Epochs trained", [str(run["epochs"]) for run in runs]),
             ("Training time", [duration(run["seconds"]) for run in runs]),
@@ -162,7 +167,10 @@ def readme_table(values):
             ("Date", [run["date"][:10] for run in runs]),
         ]
     except KeyError as error:
-        raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
+        missing = repr(error.args[0])
+        raise ReportError(
+            f"the README table needs {missing}, which no notebook recorded."
+        ) from None
     return notebook.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
@@ -187,10 +195,15 @@ def duration(seconds):
 
 
 def fill_block(readme: str, name: str, content: str) -> str:
-    """Make what lies between `<!-- name -->` and `<!-- /name -->` anew. Raises BadInput if a mark is missing."""
+    """Make what lies between `<!-- name -->` and `<!-- /name -->` anew.
+
+    Raises BadInput if a mark is missing.
+    """
     block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
     if not block.search(readme):
-        raise BadInput(f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill.")
+        raise BadInput(
+            f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill."
+        )
     return block.sub(lambda match: f"{match[1]}{content}\n{match[2]}", readme, count=1)
 
 
@@ -203,7 +216,7 @@ def updated_readme(text, values):
 
 
 def put_all(built, output, readme=None):
-    """Move what the folder `built` holds into `output`, fill `readme`, and forget an earlier failure."""
+    """Move what the folder `built` holds into `output`, fill `readme`, forget an earlier failure."""
     files.replace(built, output / READY)
     try:
         finish(output, readme)

@@ -13,6 +13,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from helpers import config, files
+from helpers.commands import verify
 from helpers.report import ReportError, __main__, bibliography, execute, publish, render
 from helpers.report.resolve import cell_options, resolve
 
@@ -445,6 +446,27 @@ def test_only_the_published_report_touches_readme(tmp_path, monkeypatch, project
         assert ("ImprovedNet" in readme.read_text()) == touched
         assert (tmp_path / "reports" / "report.html").exists() == touched
     assert "Not the published" not in (tmp_path / "reports" / "report.html").read_text()
+
+
+# ---- Verification
+
+
+def test_verify_runs_the_report_again_and_leaves_the_published_one(project, tmp_path, capsys):
+    source, run, output = project
+    source("01_good", "# Good", RECORD)
+    assert run(profile="full") == 0
+    before = everything(output)
+    assert verify.verify(output, tmp_path / "notebooks", tmp_path / "again") == 3
+    assert everything(output) == before and (tmp_path / "again/report/report.pdf").exists()
+
+    source("01_good", "# Good", code("train_minutes = 2.001"), RECORD)
+    says = r"1 published .*:\n01_good.x: published 2, computed 2.001\n.* is in .*again/report"
+    with pytest.raises(verify.Disagreement, match=says):
+        verify.verify(output, tmp_path / "notebooks", tmp_path / "again")
+    source("01_good", "# Good", code("1 / 0"))
+    with pytest.raises(ReportError, match="ZeroDivisionError(.|\n)*again/failed/01_good.ipynb"):
+        verify.verify(output, tmp_path / "notebooks", tmp_path / "again")
+    assert everything(output) == before
 
 
 # ---- Other settings
