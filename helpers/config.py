@@ -13,7 +13,7 @@ PUBLISHED = ROOT / "reports" / "runs"  # committed: the runs of profile `full`
 EXPERIMENTS = ROOT / "reports" / "experiments"  # committed: histories of all other trainings
 
 
-def _folder(variable: str, default: Path) -> Path:
+def folder(variable: str, default: Path) -> Path:
     """A folder that an environment variable may name, absolute; a relative one starts at ROOT.
 
     Commands run in ROOT and notebooks in ROOT/notebooks: both must mean the same folder.
@@ -21,7 +21,7 @@ def _folder(variable: str, default: Path) -> Path:
     return ROOT / Path(os.environ.get(variable) or default).expanduser()
 
 
-CACHE = _folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume states, unpublished runs
+CACHE = folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume states, unpublished runs
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)

@@ -5,6 +5,7 @@ and an npm package that holds the same pixels as PNG. Whatever the source, the d
 digests below before anything uses them.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 from sklearn.model_selection import train_test_split
 
-from helpers import files
+from helpers import config, files
 from helpers.errors import Problem, exit_cleanly
 from helpers.config import DATA, ROOT
 
@@ -52,6 +53,13 @@ class Part(NamedTuple):
 
     images: np.ndarray
     labels: np.ndarray
+
+
+def _read_only(part: Part) -> Part:
+    """Forbid writing to the arrays of a part: everyone who asks for it gets the same ones."""
+    for array in part:
+        array.setflags(write=False)
+    return part
 
 
 def first(part: Part, count: int) -> Part:
@@ -97,11 +105,10 @@ def _from_cache() -> dict[str, Part]:
 
 
 def _write_cache(parts: dict[str, Part]) -> None:
-    with files.locked(DATA / ".lock", "storing CIFAR-10"):
-        for name, part in parts.items():
-            content = io.BytesIO()
-            np.savez(content, images=part.images, labels=part.labels)
-            files.write(DATA / f"{name}.npz", content.getbuffer())
+    for name, part in parts.items():
+        content = io.BytesIO()
+        np.savez(content, images=part.images, labels=part.labels)
+        files.write(DATA / f"{name}.npz", content.getbuffer())
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
@@ -116,7 +123,7 @@ def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:
 
 
 def _from_folder() -> dict[str, Part]:
-    folder = Path(os.environ["CIFAR10_DIR"]).expanduser()
+    folder = config.folder("CIFAR10_DIR", DATA)
     root = folder.parent if folder.name == "cifar-10-batches-py" else folder
     if not (root / "cifar-10-batches-py").is_dir():
         raise DataError(f"{folder} holds no folder cifar-10-batches-py")
@@ -191,8 +198,17 @@ def _cache_folder() -> Path:
 def obtain() -> None:
     """Make sure that the verified arrays lie in the cache; print one line for each source tried.
 
-    Raises DataError, naming what was tried and how to supply the data by hand, if every source fails.
+    If another process is obtaining them, wait, then find them in the cache. Raises DataError,
+    naming what was tried and how to supply the data by hand, if every source fails.
     """
+    try:
+        with files.locked(DATA / ".lock", "obtaining CIFAR-10", wait=True):
+            _obtain()
+    except OSError as error:
+        raise DataError(f"CIFAR-10 cannot be written to {DATA}: {error.strerror}.") from error
+
+
+def _obtain() -> None:
     sources = {
         "the folder CIFAR10_DIR": _from_folder,
         "the cache in data/": _from_cache,
@@ -212,10 +228,7 @@ def obtain() -> None:
             print(f"  no: {reason}", flush=True)
             continue
         if source is not _from_cache:
-            try:
-                _write_cache(parts)
-            except OSError as error:
-                raise DataError(f"CIFAR-10 cannot be written to {DATA}: {error.strerror}.") from error
+            _write_cache(parts)
         print("  60,000 images, SHA-256 verified", flush=True)
         return
     raise DataError(
@@ -235,11 +248,13 @@ def _load(name: str, profile: str) -> Part:
         return _read_cache(name)
 
 
+@functools.cache
 def train_validation(profile: str) -> tuple[Part, Part]:
     """The training images, split once and for all into training and validation with equal class shares.
 
     45,000 and 5,000 images; for profile `smoke` 360 and 40 of the sample that the repository carries.
-    Raises DataError if the split is not the recorded one.
+    Read once a process, so the arrays are read-only. Raises DataError if the split is not the
+    recorded one.
     """
     images, labels = _load("train", profile)
     training, validation = train_test_split(
@@ -248,12 +263,14 @@ def train_validation(profile: str) -> tuple[Part, Part]:
     training, validation = np.sort(training), np.sort(validation)
     if profile != "smoke" and array_digest(validation) != SPLIT_DIGEST:
         raise DataError("the validation split differs from the recorded one: install the pinned scikit-learn.")
-    return Part(images[training], labels[training]), Part(images[validation], labels[validation])
+    both = Part(images[training], labels[training]), Part(images[validation], labels[validation])
+    return _read_only(both[0]), _read_only(both[1])
 
 
+@functools.cache
 def test(profile: str) -> Part:
-    """The 10,000 test images (200 for profile `smoke`). Nothing may be chosen with them."""
-    return _load("test", profile)
+    """The 10,000 test images (200 for profile `smoke`), read-only. Nothing may be chosen with them."""
+    return _read_only(_load("test", profile))
 
 
 if __name__ == "__main__":

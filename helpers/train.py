@@ -22,7 +22,7 @@ from helpers import augment, files, models
 from helpers.errors import BadInput, Problem
 from helpers.config import DEVICES, ROOT, TrainConfig
 from helpers.data import Part
-from helpers.inference import infer, normalise, to_unit
+from helpers.inference import infer, keep_freed_memory, normalise, to_unit
 
 RECIPE = 1  # raise it whenever the same configuration would no longer give the same losses
 NOT_CODE = (tokenize.COMMENT, tokenize.NL)
@@ -180,6 +180,7 @@ def epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device) -> 
     The loss is that of the batch before the step, without label smoothing, to compare with the validation loss.
     Gradients of pieces add up to that of the batch; batch normalisation sees a piece at a time.
     """
+    keep_freed_memory()
     torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
     batches = torch.randperm(len(labels)).to(labels.device).split(cfg.batch_size)
     flips = None
@@ -215,9 +216,10 @@ def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
 
 
 def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
-        state_file: Path | None = None, log=print) -> Trained:
+        state_file: Path | None = None, log=print, last: int | None = None) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
+    last: the epoch after which to stop, with the schedule of the whole length (default: the whole).
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
@@ -232,7 +234,7 @@ def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int
         best, history, first_losses, devices = _restore(state_file, model, optimizers, device)
         log(f"{network}: going on after epoch {len(history)} of {cfg.epochs}")
     devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
-    for epoch in range(len(history) + 1, cfg.epochs + 1):
+    for epoch in range(len(history) + 1, (last or cfg.epochs) + 1):
         began = time.perf_counter()
         steps = list(epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
@@ -268,13 +270,13 @@ def epoch_line(network: str, history: list[dict], epochs: int) -> str:
 
 def to_tensors(part: Part, device: Device) -> tuple[Tensor, Tensor]:
     """Images and labels as tensors on the device, where they stay for the whole training."""
-    return torch.from_numpy(part.images).to(device.kind), torch.from_numpy(part.labels).long().to(device.kind)
+    return torch.tensor(part.images, device=device.kind), torch.tensor(part.labels, device=device.kind).long()
 
 
 def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy, each divided by the number of images that were really seen."""
     prediction = infer(model, part.images)
-    loss = F.cross_entropy(torch.from_numpy(prediction.logits), torch.from_numpy(part.labels).long())
+    loss = F.cross_entropy(torch.from_numpy(prediction.logits), torch.tensor(part.labels).long())
     return loss.item(), float((prediction.labels == part.labels).mean())
 
 
@@ -307,6 +309,13 @@ def replay(network: str, cfg: TrainConfig, train: Part, seed: int, device: Devic
     images, labels = to_tensors(train, device)
     steps = epoch_steps(model, make_optimizers(model, cfg), cfg, images, labels, seed, 1, device)
     return [loss.item() for loss, _, _ in islice(steps, REPLAY_STEPS)]
+
+
+def replay_epochs(
+    network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int, device: Device, epochs: int
+) -> list[dict]:
+    """The history of the first epochs of a run, computed again from scratch."""
+    return fit(network, cfg, train, validation, seed, device, log=lambda line: None, last=epochs).history
 
 
 def plain(cfg: TrainConfig) -> TrainConfig:

@@ -15,6 +15,10 @@ from helpers import config, data, models
 def own_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(config, "PUBLISHED", tmp_path / "published")
+    yield
+    for cached in (data.train_validation, data.test):
+        if hasattr(cached, "cache_clear"):  # not where a test has put another function in its place
+            cached.cache_clear()
 
 
 HOLD = """

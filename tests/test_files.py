@@ -1,6 +1,8 @@
 """Whole or not at all, and one at a time."""
 
 import os
+import threading
+import time
 
 import pytest
 
@@ -81,3 +83,14 @@ def test_one_at_a_time_until_it_ends_however(tmp_path, held_elsewhere):
         other.kill()
     with files.locked(lock, "at it"):
         pass
+
+
+def test_waiting_for_a_lock(tmp_path, held_elsewhere, capsys):
+    pytest.importorskip("fcntl")
+    lock = tmp_path / "it"
+    with held_elsewhere(lock) as other:
+        threading.Timer(0.3, other.kill).start()
+        began = time.monotonic()
+        with files.locked(lock, "at it", wait=True):
+            assert time.monotonic() - began > 0.2
+    assert capsys.readouterr().out == "Another process is at it: waiting for it.\n"

@@ -27,6 +27,9 @@ from helpers.errors import BadInput, Problem
 from helpers.report import publish
 
 CPU = train.Device("cpu", torch.float32)
+# A process that is started in the background ignores Ctrl-C, and so do its children: Python then
+# sets no handler of its own.
+HEAR_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 TRAIN = """
 import sys, torch
 from pathlib import Path
@@ -43,7 +46,7 @@ with exit_cleanly("Stopped. The same command goes on."):
 
 def run(code, *arguments, cache, **options):
     environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(cache), "PYTHONPATH": str(config.ROOT)}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
+    command = [sys.executable, "-c", HEAR_CTRL_C + code, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             **options)
 
@@ -300,7 +303,7 @@ def stored(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "CACHE", folder / "cache")
         cfg = config.train_config("BaselineNet", "smoke", batch_size=60)
-        trial = experiments.Trial("", "BaselineNet", cfg, 0)
+        trial = experiments.Trial("it", "It", "BaselineNet", cfg, 0)
         experiment = experiments.Experiment([trial], images=120, keep_logits=True, profile="smoke")
         _, run = experiments.train_trial(trial, experiment, "cpu")
         (path,) = (folder / "cache" / "runs").iterdir()
@@ -353,7 +356,7 @@ def test_damage_to_the_images_is_named(damage, times, tmp_path, monkeypatch):
     """A small archive of the cache's form; its digests are those of its own arrays."""
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(40, dtype=np.uint8) % 10
-    monkeypatch.setattr(data, "CACHE", tmp_path)
+    monkeypatch.setattr(data, "DATA", tmp_path)
     monkeypatch.setattr(data, "DIGESTS", {"test": (data.array_digest(images), data.array_digest(labels))})
     path, rng = tmp_path / "test.npz", random.Random(times)
     np.savez(path, images=images, labels=labels)

@@ -89,14 +89,14 @@ def test_a_diverging_run_stops_with_its_reason(sample, tiny):
         train.fit("BaselineNet", wild, *sample, 0, CPU, log=silent)
 
 
-def test_learning_rate():
+def test_lr_at():
     cfg = dataclasses.replace(config.IMPROVED, epochs=10, warmup_epochs=2, peak_lr=1.0)
-    rates = [train.learning_rate(cfg, step, 50) for step in range(500)]
+    rates = [train.lr_at(cfg, step, 50) for step in range(500)]
     assert rates[0] == pytest.approx(1 / 100) and rates[99] == 1.0
     assert rates[300] == pytest.approx(0.5)
     assert 0 < rates[-1] < 1e-4 and all(a > b for a, b in zip(rates[100:], rates[101:], strict=False))
     constant = dataclasses.replace(cfg, schedule="constant", warmup_epochs=0)
-    assert {train.learning_rate(constant, step, 50) for step in range(500)} == {1.0}
+    assert {train.lr_at(constant, step, 50) for step in range(500)} == {1.0}
 
 
 def first_losses(training):
@@ -117,10 +117,10 @@ def test_the_recipe_version_changes_with_the_losses(sample):
 
 def test_devices():
     assert train.pick_device("cpu").kind == "cpu"
-    with pytest.raises(ValueError, match="device must be auto, cpu or cuda"):
+    with pytest.raises(ValueError, match="device must be one of auto, cpu, cuda, mps, not 'tpu'"):
         train.pick_device("tpu")
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="sees no CUDA GPU"):
+        with pytest.raises(ValueError, match="device is cuda, but PyTorch sees no such GPU"):
             train.pick_device("cuda")
 
 
