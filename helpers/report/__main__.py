@@ -23,6 +23,7 @@ def main(arguments=None):
     with exit_cleanly(stopped):
         options = _options(arguments)
         given = _parameters(options)
+        settings = parameters.check(given)
         kind = "custom" if options.set else given["profile"]
         output = (options.output or (REPORTS if kind == "full" else REPORTS / kind)).resolve()
     published = output == REPORTS
@@ -33,7 +34,7 @@ def main(arguments=None):
         files.locked(config.CACHE / "report.lock", "making a report here"),
     ):
         if published:
-            _refuse(notebook.banner({"seed": 0, "changes": {}, **given}))
+            _refuse(notebook.banner(settings))
         publish.finish(output, readme)
         # first, to learn now whether it can be written
         with files.scratch(output / ".building") as built:
@@ -132,13 +133,11 @@ def _options(arguments):
 
 
 def _parameters(options):
-    """The parameters that notebooks get. Raises BadInput before anything runs."""
+    """The parameters that notebooks get."""
     given = {"profile": options.profile}
     if options.train_minutes is not None:
         given["train_minutes"] = options.train_minutes
-    given |= parameters.parse(options.set)
-    parameters.check(given)
-    return given
+    return given | parameters.parse(options.set)
 
 
 @contextmanager

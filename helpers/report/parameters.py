@@ -6,7 +6,7 @@ import shlex
 from helpers import config, train
 from helpers.errors import BadInput
 
-NAMES = ("profile", "seed", "device", "train_minutes")
+NAMES = ("profile", "seed", "device", "train_minutes", "epochs")
 EXAMPLE = "--set takes settings like ImprovedNet.rotation=15 and seed=1"
 
 
@@ -45,17 +45,27 @@ def _value(text: str):
         return text
 
 
-def check(parameters: dict) -> None:
-    """Raise BadInput, naming the parameter, where notebook.start would."""
+def check(parameters: dict) -> dict:
+    """Return the settings that decide numbers: profile, seed, and changes with the epochs in them.
+
+    Raises BadInput, naming the parameter, where notebook.start would.
+    """
     profile = parameters["profile"]
     if profile not in config.PROFILES:
         allowed = ", ".join(config.PROFILES)
         raise BadInput(f"profile must be one of {allowed}, not {profile!r}.")
-    seed, minutes = parameters.get("seed", 0), parameters.get("train_minutes", 0)
-    if type(seed) is not int or seed < 0:
-        raise BadInput(f"seed must be a whole number of at least 0, not {seed!r}.")
+    for name in ("seed", "epochs"):
+        value = parameters.get(name, 0)
+        if type(value) is not int or value < 0:
+            raise BadInput(f"{name} must be a whole number of at least 0, not {value!r}.")
+    minutes = parameters.get("train_minutes", 0)
     if type(minutes) not in (int, float) or not minutes >= 0:  # nor NaN
         raise BadInput(f"train_minutes must be a number of at least 0, not {minutes!r}.")
     train.pick_device(parameters.get("device", "auto"))
-    for network, changed in parameters.get("changes", {}).items():
+    changes = parameters.get("changes", {})
+    if epochs := parameters.get("epochs"):
+        first = {network: {"epochs": epochs} for network in config.NETWORKS}
+        changes = first | {name: first.get(name, {}) | each for name, each in changes.items()}
+    for network, changed in changes.items():
         config.train_config(network, profile, **changed)
+    return {"profile": profile, "seed": parameters.get("seed", 0), "changes": changes}

@@ -278,7 +278,8 @@ def status(*arguments):
 
 
 PARAMETERS = code(
-    'profile = "full"\nseed: int = 0\ndevice = "auto"\ntrain_minutes = 2\nchanges = {}',
+    'profile = "full"\nseed: int = 0\ndevice = "auto"\ntrain_minutes = 2\n'
+    'epochs = 0\nchanges = {}',
     tags=["parameters"],
 )
 # As notebook.record does it, without waiting for PyTorch.
@@ -522,7 +523,9 @@ def test_a_change_in_one_notebook_alone_makes_no_report(project, capsys):
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("sedd=1", "unknown parameter 'sedd': choose from profile, seed, device, train_minutes"),
+        ("sedd=1", "unknown parameter 'sedd': choose from profile, seed, device, train_minutes, epochs"),
+        ("epochs=many", "epochs must be a whole number of at least 0, not 'many'"),
+        ("epochs=9999999", "epochs must lie between 0 and a million"),
         ("changes={}", "unknown parameter 'changes'"),
         ("seed", "--set takes settings like ImprovedNet.rotation=15 and seed=1, not 'seed'"),
         ("seed=", "--set takes settings like"),
@@ -556,6 +559,12 @@ def test_settings_are_read_as_python_or_as_text():
         "changes": {"ImprovedNet": {"rotation": 15}, "BaselineNet": {"schedule": "constant"}},
     }
     assert parse("") == {}
+    epochs = {"profile": "full", "epochs": 20, "changes": {"ImprovedNet": {"epochs": 3}}}
+    assert __main__.parameters.check(epochs) == {
+        "profile": "full",
+        "seed": 0,
+        "changes": {"BaselineNet": {"epochs": 20}, "ImprovedNet": {"epochs": 3}},
+    }
 
 
 def test_a_parameter_that_a_notebook_lacks_is_refused_before_any_runs(project, capsys):
