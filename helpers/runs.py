@@ -34,7 +34,9 @@ from helpers.data import Part
 # 0.002): check_history sees the first two.
 REPLAY_TOLERANCE = {"BaselineNet": 0.0003, "ImprovedNet": 0.006}
 HISTORY_EPOCHS = {"BaselineNet": 2, "ImprovedNet": 3}  # one more than the warm-up has
-HISTORY_TOLERANCE = {"BaselineNet": 0.06, "ImprovedNet": 0.06}
+# Losses of whole epochs. Rounding moved BaselineNet's by up to 0.026, another seed by 0.14, momentum
+# 0.8 for 0.9 by 0.29, none by 0.7; rounding moved ImprovedNet's by up to 0.068.
+HISTORY_TOLERANCE = {"BaselineNet": 0.06, "ImprovedNet": 0.15}
 WEIGHTS_TOLERANCE = 1e-4  # nats: validation is float32 everywhere
 FILES = ("history.json", "weights.safetensors", "logits.safetensors")
 

@@ -6,12 +6,16 @@ import os
 import re
 import shutil
 import socket
+import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
 
 from helpers import config, data, files, models, runs, train
+from helpers.commands import retrain
+from tests.test_train import linear_lr, optimizer_with
 
 CPU = train.Device("cpu", torch.float32)
 CHANGES = {"BaselineNet": {"epochs": 2, "batch_size": 120}}
@@ -26,7 +30,7 @@ def load_or_train(sample, **options):
 
 def train_again(sample):
     cfg = config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
-    return runs.train_run("BaselineNet", cfg, "smoke", 0, CPU, sample, config.CACHE / "runs")
+    return runs.train_run("BaselineNet", cfg, "smoke", 0, CPU, sample, config.CACHE / "runs", again=True)
 
 
 def refuse(*arguments, **options):
@@ -308,17 +312,24 @@ def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, fa
     assert "going on after epoch 2 of 2" in capsys.readouterr().out  # nothing that was trained is lost
 
 
-def test_two_processes_do_not_train_the_same_run(sample, folder, monkeypatch, held_elsewhere):
+def test_what_another_process_has_trained_is_loaded(sample, folder, monkeypatch, held_elsewhere, capsys):
+    """It is not stored yet when the second process looks, and is when the first one has ended."""
     pytest.importorskip("fcntl")
+    cfg = config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
+    aside = folder.rename(folder.with_name("aside"))
+    monkeypatch.setattr(train, "fit", refuse)
     with held_elsewhere(config.CACHE / "states" / f"{folder.name}.lock") as other:
-        with monkeypatch.context() as patch, pytest.raises(files.Busy) as caught:
-            patch.setattr(train, "fit", refuse)
-            train_again(sample)
-        assert str(caught.value) == f"another process is training {folder.name}: wait for it to finish."
-        load_or_train(sample)  # what is stored can be read meanwhile
-        load_or_train(sample, seed=1)  # and other runs trained
-        other.kill()  # however it ends
-    train_again(sample)
+
+        def finish():
+            aside.rename(folder)
+            other.kill()
+
+        threading.Timer(0.5, finish).start()
+        found = runs.train_run("BaselineNet", cfg, "smoke", 0, CPU, sample, config.CACHE / "runs")
+    assert f"Another process is training {folder.name}: waiting for it." in capsys.readouterr().out
+    assert same(found.model, runs.load(folder).model)
+    with pytest.raises(AssertionError, match="trained again"):
+        train_again(sample)
 
 
 # ---- The published runs
@@ -337,25 +348,92 @@ def test_only_retrain_publishes(sample, short):
 
 # ---- Replay
 
+BFLOAT16 = train.Device("cpu", torch.bfloat16)
+GPU = train.Device("cuda", torch.float32)
+
 
 def test_a_fresh_run_replays(sample, run):
-    cfg = config.TrainConfig(**run.record["config"])
     device = train.pick_device("cpu")
-    replayed = train.replay("BaselineNet", cfg, sample[0], 0, device)
+    replayed = train.replay("BaselineNet", run.cfg, sample[0], 0, device)
     assert runs.check_replay(run, replayed, device).endswith("replayed here, give exactly the recorded losses.")
+    assert runs.replay_history(run, sample, device).startswith("Its first 2 epochs, replayed here, give exactly")
 
 
-@pytest.mark.parametrize("change", [0.051, -0.051, float("nan"), float("inf")])
+@pytest.mark.parametrize("change", [0.00031, -0.00031, float("nan"), float("inf")])
 def test_a_replay_that_differs_is_refused_on_the_same_kind_of_device(run, change):
-    device = train.pick_device("cpu")
     altered = [*run.first_losses[:-1], run.first_losses[-1] + change]
-    with pytest.raises(runs.CorruptRun, match="the code or the data are not those that trained BaselineNet"):
-        runs.check_replay(run, altered, device)
-    other = train.Device("cuda", torch.float32)
-    says = runs.check_replay(run, altered, other)
-    assert says.endswith(f"it was trained with {device.label}, this is cuda/float32.")
+    for device in (CPU, BFLOAT16):
+        with pytest.raises(runs.CorruptRun, match="the code or the data are not those that trained BaselineNet"):
+            runs.check_replay(run, altered, device)
+    recorded = run.record["device_label"]
+    assert runs.check_replay(run, altered, GPU).endswith(f"it was trained with {recorded}, this is cuda/float32.")
 
 
 def test_a_small_difference_is_rounding(run):
-    replayed = (np.array(run.first_losses) + 0.004).tolist()
-    assert runs.check_replay(run, replayed, train.pick_device("cpu")).endswith("by up to 0.004.")
+    replayed = (np.array(run.first_losses) + 0.0001).tolist()
+    assert runs.check_replay(run, replayed, CPU).endswith("by up to 0.0001.")
+
+
+def test_a_replay_says_when_the_code_has_changed(run):
+    def says(**changes):
+        record = {key: value for key, value in (run.record | changes).items() if value}
+        return runs.check_replay(dataclasses.replace(run, record=record), run.first_losses, CPU)
+
+    assert run.record["code"] == train.code_digest()
+    assert says().endswith("give exactly the recorded losses.")
+    assert says(code=None).endswith("give exactly the recorded losses.")  # an older record
+    assert says(code="0" * 64).endswith("give exactly the recorded losses. The training code has changed since.")
+
+
+@pytest.fixture(scope="module")
+def longer(sample, tmp_path_factory):
+    """Runs of BaselineNet, past their warm-up in the second epoch, on 360 images."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "CACHE", tmp_path_factory.mktemp("longer"))
+        for optimizer, peak_lr in (("sgd", 0.05), ("adamw", 0.01)):
+            cfg = dataclasses.replace(config.BASELINE, epochs=6, batch_size=5, optimizer=optimizer, peak_lr=peak_lr)
+            found[optimizer] = runs.train_run(
+                "BaselineNet", cfg, "smoke", 0, CPU, sample, config.CACHE / "runs", quiet=True
+            )
+    return found
+
+
+CODE = {
+    "no momentum": ("sgd", "make_optimizer", optimizer_with(momentum=0.0)),
+    "other betas": ("adamw", "make_optimizer", optimizer_with(betas=(0.5, 0.9))),
+    "linear schedule": ("sgd", "lr_at", linear_lr),
+    "ten times the learning rate": ("sgd", "lr_at", lambda *given, lr_at=train.lr_at: 10 * lr_at(*given)),
+}
+
+
+@pytest.mark.parametrize("change", CODE)
+def test_epochs_by_other_code_are_refused(longer, sample, monkeypatch, change):
+    optimizer, function, other = CODE[change]
+    assert "exactly" in runs.replay_history(longer[optimizer], sample, CPU, 3)
+    monkeypatch.setattr(train, function, other)
+    with pytest.raises(runs.CorruptRun) as caught:
+        runs.replay_history(longer[optimizer], sample, CPU, 3)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["seed", "labels", "images"])
+def test_epochs_of_other_data_are_refused(longer, sample, change):
+    run, rng = longer["sgd"], np.random.default_rng(0)
+    images, labels = sample[0]
+    labels = rng.permutation(labels) if change == "labels" else labels
+    images = rng.integers(0, 256, images.shape, dtype=np.uint8) if change == "images" else images
+    other = data.Part(images, labels), sample[1]
+    rows = train.replay_epochs("BaselineNet", run.cfg, *other, int(change == "seed"), CPU, 3)
+    with pytest.raises(runs.CorruptRun, match="the code or the data are not those"):
+        runs.check_history(run, rows, CPU)
+    losses = train.replay("BaselineNet", run.cfg, other[0], int(change == "seed"), CPU)
+    with pytest.raises(runs.CorruptRun, match="the code or the data are not those"):
+        runs.check_replay(run, losses, CPU)
+
+
+def test_the_weights_are_those_of_the_best_epoch(run, sample):
+    assert runs.check_weights(run, sample[1]).startswith("Its weights give ")
+    other = load_or_train(sample, seed=1)
+    with pytest.raises(runs.CorruptRun, match="not those that the training of BaselineNet kept"):
+        runs.check_weights(dataclasses.replace(run, model=other.model), sample[1])
