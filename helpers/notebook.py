@@ -8,6 +8,7 @@ from IPython.display import Markdown, display
 
 from helpers.config import NETWORKS, PROFILES, train_config
 from helpers.errors import Problem
+from helpers.runs import Run
 from helpers.train import pick_device
 
 PUBLISHED = {"profile": "full", "seed": 0}  # and no changes
@@ -166,6 +167,11 @@ def finding(text: str, when: bool, required: bool = True) -> str:
     if required and _settings and not differences(_settings):
         raise FalseFinding(f"this finding is not true of the published runs: {text}")
     return ""
+
+
+def has_weights(run: Run, digest: str) -> bool:
+    """Whether a run has the weights whose SHA-256 begins so: what is said of single images is said of one network."""
+    return run.record["files"]["weights.safetensors"].startswith(digest)
 
 
 def paragraph(*sentences: str) -> None:

@@ -26,6 +26,15 @@ SETTINGS = {  # of TrainConfig, as readers know them
 }
 WORDS = {"sgd": "SGD, momentum 0.9", "adamw": "AdamW", 0: "–"}
 RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
+ABSTAINING = {
+    "aurc": "AURC",
+    "e_aurc": "E-AURC",
+    "augrc": "AUGRC",
+    "auroc": "AUROC",
+    "coverage_at_1": "coverage at 1% risk",
+    "coverage_at_2": "coverage at 2% risk",
+    "coverage_at_5": "coverage at 5% risk",
+}
 
 
 # ---------------------------------------------------------------- data
