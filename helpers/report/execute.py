@@ -52,13 +52,16 @@ def check(source, parameters):
 
 
 class _AboveTheBar:
-    """Prints text above the progress bar, which would else break the line."""
+    """Writes text to a stream above the progress bar, at whose end it would else begin."""
+
+    def __init__(self, stream):
+        self.stream = stream
 
     def write(self, text):
-        tqdm.write(text, end="")
+        tqdm.write(text, self.stream, end="")
 
     def flush(self):
-        sys.stdout.flush()
+        self.stream.flush()
 
 
 def run(source, target, parameters):
@@ -77,6 +80,8 @@ def run(source, target, parameters):
     # without numbers of cells: papermill counts the one that it injects
     look = {"desc": source.stem, "bar_format": "{l_bar}{bar}| {elapsed}", "leave": False}
     bar = {**look, "file": sys.stdout} if terminal else False
+    streams = sys.stdout, sys.stderr
+    stdout, stderr = map(_AboveTheBar, streams) if terminal else streams
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.kernelspec = kernel
     try:
@@ -87,8 +92,8 @@ def run(source, target, parameters):
                 parameters,
                 cwd=Path(source).parent,
                 progress_bar=bar,
-                stdout_file=_AboveTheBar() if terminal else sys.stdout,
-                stderr_file=sys.stderr,
+                stdout_file=stdout,
+                stderr_file=stderr,
                 # else the kernel reports its own port and its end
                 extra_arguments=["--log-level=CRITICAL"],
             )
