@@ -172,7 +172,7 @@ def train_config(network: str, profile: str, **changes) -> TrainConfig:
 
     Raises BadInput for an unknown network, profile or setting, or a value out of range.
     """
-    for what, value, allowed in (("network", network, RECIPES), ("profile", profile, PROFILES)):
+    for what, value, allowed in (("network", network, tuple(RECIPES)), ("profile", profile, PROFILES)):
         if value not in allowed:
             raise BadInput(f"unknown {what} {value!r}: choose one of {', '.join(allowed)}.")
     names = [field.name for field in fields(TrainConfig)]

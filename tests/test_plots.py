@@ -37,7 +37,7 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
-TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3, "title": ["as it is"] * 3 + ["without this"] * 3, 
+TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3, "title": ["as it is"] * 3 + ["without this"] * 3,
                        "accuracy": np.linspace(0.7, 0.6, 6), "gap": np.linspace(0.02, 0.11, 6)})
 SEVERITIES = pd.DataFrame([
     {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES

@@ -6,15 +6,13 @@ import os
 import re
 import shutil
 import socket
-import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import config, data, files, models, runs, train
-from helpers.commands import retrain
+from helpers import config, data, models, runs, train
 from tests.test_train import linear_lr, optimizer_with
 
 CPU = train.Device("cpu", torch.float32)
@@ -400,8 +398,8 @@ def longer(sample, tmp_path_factory):
 
 
 CODE = {
-    "no momentum": ("sgd", "make_optimizer", optimizer_with(momentum=0.0)),
-    "other betas": ("adamw", "make_optimizer", optimizer_with(betas=(0.5, 0.9))),
+    "no momentum": ("sgd", "make_optimizers", optimizer_with(momentum=0.0)),
+    "other betas": ("adamw", "make_optimizers", optimizer_with(betas=(0.5, 0.9))),
     "linear schedule": ("sgd", "lr_at", linear_lr),
     "ten times the learning rate": ("sgd", "lr_at", lambda *given, lr_at=train.lr_at: 10 * lr_at(*given)),
 }

@@ -143,8 +143,8 @@ def test_the_recipe_version_changes_with_the_losses(sample):
 
 
 def optimizer_with(**changes):
-    """A make_optimizer whose optimizers have other constants."""
-    make = train.make_optimizer
+    """A make_optimizers whose optimizers have other constants."""
+    make = train.make_optimizers
 
     def make_other(model, cfg):
         optimizer = make(model, cfg)
@@ -167,10 +167,10 @@ SETTINGS = {
     "erasing": 0.45, "label_smoothing": 0.06,
 }
 CODE = {
-    "no momentum": (SGD, "make_optimizer", optimizer_with(momentum=0.0)),
-    "other betas": (ADAMW, "make_optimizer", optimizer_with(betas=(0.9, 0.99))),
-    "no decay, SGD": (SGD, "make_optimizer", optimizer_with(weight_decay=0.0)),
-    "no decay, AdamW": (ADAMW, "make_optimizer", optimizer_with(weight_decay=0.0)),
+    "no momentum": (SGD, "make_optimizers", optimizer_with(momentum=0.0)),
+    "other betas": (ADAMW, "make_optimizers", optimizer_with(betas=(0.9, 0.99))),
+    "no decay, SGD": (SGD, "make_optimizers", optimizer_with(weight_decay=0.0)),
+    "no decay, AdamW": (ADAMW, "make_optimizers", optimizer_with(weight_decay=0.0)),
     "linear schedule": (ADAMW, "lr_at", linear_lr),
 }
 

@@ -23,10 +23,10 @@ from PIL import Image
 from torch import nn
 
 from helpers import config, data, files, models, notebook, train
-from helpers.report import publish
-from helpers.errors import Problem, exit_cleanly
 from helpers.config import IMPROVED, TrainConfig
 from helpers.data import CIFAR10_MEAN, CIFAR10_STD, Part
+from helpers.errors import Problem, exit_cleanly
+from helpers.report import publish
 from helpers.torchvision_compat import transforms_v2 as T
 
 RESULT = config.ROOT / "reports" / "bench.json"

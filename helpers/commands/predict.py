@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from helpers import runs
-from helpers.errors import Problem, exit_cleanly
 from helpers.config import CLASSES, NETWORKS
+from helpers.errors import Problem, exit_cleanly
 from helpers.inference import Prediction, infer
 
 MAX_PIXELS = 100_000_000  # a larger picture is refused before it is decoded

@@ -11,8 +11,8 @@ from dask.distributed import LocalCluster
 
 from helpers import config, data, metrics, runs, train
 from helpers.commands import experiments
-from helpers.errors import Problem
 from helpers.commands.experiments import Experiment, Trial
+from helpers.errors import Problem
 
 SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
 TINY = Experiment(
