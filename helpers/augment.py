@@ -19,11 +19,13 @@ def _uniform(n: int, low: float, high: float, device) -> Tensor:
     return torch.rand(n, device=device) * (high - low) + low
 
 
-def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpolation: str) -> Tensor:
-    """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift; empty corners become black.
+def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpolation: str,
+         padding: str = "zeros") -> Tensor:
+    """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift.
 
     images: (n, c, h, w) floats. degrees: (n,). shift: (n, 2) pixels, right and down. flip: (n,) booleans.
     interpolation: "nearest" or "bilinear"; both are exact where the angle is 0 and the shift whole pixels.
+    padding: empty corners become black ("zeros") or mirror the image at its edge ("reflection").
     """
     n, _, height, width = images.shape
     angle = torch.deg2rad(degrees)
@@ -34,8 +36,8 @@ def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpola
     x_row = torch.stack([cos, -sin * ratio, -cos * dx + sin * ratio * dy], dim=1)
     y_row = torch.stack([sin / ratio, cos, -sin / ratio * dx - cos * dy], dim=1)
     x_row = torch.where(flip[:, None], -x_row, x_row)
-    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), (n, 1, height, width), align_corners=False)
-    return F.grid_sample(images, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    grid = F.affine_grid(torch.stack([x_row, y_row], dim=1), [n, 1, height, width], align_corners=False)
+    return F.grid_sample(images, grid, interpolation, padding, align_corners=False)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
@@ -82,14 +84,28 @@ def draw_boxes(n: int, probability: float, size: int, device) -> tuple[Tensor, T
     return top, left, torch.where(drawn, height, 0), width
 
 
-def geometry(images: Tensor, cfg: TrainConfig) -> Tensor:
-    """Random flip, rotation and crop of (n, 3, h, w) images, as strong as `cfg` says."""
+def alternating(n: int, probability: float, seed: int, epoch: int) -> Tensor:
+    """Which of n images are mirrored in an epoch: (n,) booleans, on the CPU. Epochs count from 1.
+
+    Drawn for the first epoch and inverted for every second one, so that two epochs show every image
+    both ways (Jordan 2024). Depends on the arguments alone and draws no global random number.
+    """
+    first = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < probability
+    return first if epoch % 2 else ~first
+
+
+def geometry(images: Tensor, cfg: TrainConfig, flip: Tensor | None = None) -> Tensor:
+    """Random flip, rotation and crop of (n, 3, h, w) images, as strong as `cfg` says.
+
+    flip: (n,) booleans where it is already decided which images are mirrored.
+    """
     n, device = len(images), images.device
     if not (cfg.flip or cfg.rotation or cfg.crop_padding):
         return images
     degrees = _uniform(n, -cfg.rotation, cfg.rotation, device)
     shift = torch.randint(-cfg.crop_padding, cfg.crop_padding + 1, (n, 2), device=device).float()
-    return warp(images, degrees, shift, torch.rand(n, device=device) < cfg.flip, cfg.interpolation)
+    flip = torch.rand(n, device=device) < cfg.flip if flip is None else flip
+    return warp(images, degrees, shift, flip, cfg.interpolation, cfg.padding)
 
 
 def colour(images: Tensor, cfg: TrainConfig) -> Tensor:

@@ -11,7 +11,7 @@ from helpers.errors import Problem
 try:
     import fcntl
 except ImportError:  # Windows has none: nothing keeps two processes apart there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 class Busy(Problem):

@@ -12,7 +12,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from helpers.config import CLASSES
+from helpers.config import ANIMALS, CLASSES
 
 BINS = 15  # of equal width, as in Guo et al. 2017
 
@@ -61,6 +61,14 @@ def accuracy(logits, labels):
     return float((logits.argmax(1) == labels).mean())
 
 
+def by_kind(logits, labels):
+    """Share of images classified correctly, 0..1, on "animals" and on "vehicles"; NaN for a kind without images."""
+    logits, labels = _check(logits, labels)
+    right, animal = logits.argmax(1) == labels, np.isin(labels, ANIMALS)
+    kinds = {"animals": animal, "vehicles": ~animal}
+    return {kind: float(right[mask].mean()) if mask.any() else np.nan for kind, mask in kinds.items()}
+
+
 def confusion(logits, labels):
     """Counts (K, K) of int: rows are true classes, columns predicted ones.
 
@@ -84,10 +92,14 @@ def top_confusions(matrix, count=5):
     return [(int(i), int(j), int(both[i, j])) for i, j in zip(*np.unravel_index(order, both.shape), strict=True)]
 
 
+def errors(matrix):
+    """The number of errors in a confusion matrix (K, K)."""
+    return int(matrix.sum() - np.trace(matrix))
+
+
 def top_share(matrix, count=5):
     """The share of all errors, 0..1, in the `count` pairs of classes that are confused most; 0 without errors."""
-    errors = int(matrix.sum() - np.trace(matrix))
-    return sum(n for *_, n in top_confusions(matrix, count)) / max(1, errors)
+    return sum(n for *_, n in top_confusions(matrix, count)) / max(1, errors(matrix))
 
 
 def per_class(logits, labels, classes=CLASSES):
@@ -230,6 +242,13 @@ def most_confident(logits, labels, correct, count):
     confidence, right = _outcome(logits, labels)
     order = _most_confident_first(confidence)
     return order[right[order] == correct][:count]
+
+
+def surest_of_each_class(logits, labels):
+    """Indices of the most confident right prediction of each class, most confident first."""
+    order = most_confident(logits, labels, correct=True, count=len(labels))
+    _, firsts = np.unique(np.asarray(labels)[order], return_index=True)
+    return order[np.sort(firsts)]
 
 
 def overconfident(logits, labels, threshold):

@@ -1,4 +1,4 @@
-"""The first cell of every notebook, and how a notebook hands its numbers to results.json."""
+"""The first cell of every notebook, its findings, and how it hands its numbers to results.json."""
 
 import ast
 from collections.abc import Sequence
@@ -6,8 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 from IPython.display import Markdown, display
 
-from helpers.config import PROFILES, train_config
+from helpers.config import NETWORKS, PROFILES, train_config
+from helpers.errors import Problem
+from helpers.runs import Run
 from helpers.train import pick_device
+
+PUBLISHED = {"profile": "full", "seed": 0}  # and no changes
 
 # What every notebook has in its parameters cell, and of which type.
 PARAMETERS = {
@@ -15,61 +19,190 @@ PARAMETERS = {
     "seed": (int, "a whole number"),
     "device": (str, "text"),
     "train_minutes": ((int, float), "a number"),
+    "epochs": (int, "a whole number"),
     "changes": (dict, "a dict"),
 }
+AT_LEAST_0 = ("seed", "train_minutes", "epochs")
+
+_settings: dict = {}  # of the notebook that runs in this process
+
+
+class FalseFinding(Problem):
+    """Raised when a finding of the report is not true of the published runs."""
+
+
+# ---------------------------------------------------------------- parameters
 
 
 def start(namespace: dict) -> dict:
-    """Check the parameters cell and return its values, ready for runs.load_or_train(network, **settings).
+    """Check the parameters and return them, ready for runs.load_or_train(network, **settings).
 
-    namespace: globals() of the notebook. Values may be edited by hand or injected by papermill.
-    Raises ValueError, naming the parameter, if one is unknown, missing, of the wrong type or out of range.
+    namespace: globals() of the notebook, whose values may be edited by hand or injected by papermill.
+    `changes` may come as text, and `epochs` is folded into it. Raises ValueError, naming the
+    parameter, if one is unknown, missing, of the wrong type or out of range.
     """
     unknown = sorted(_assigned(namespace) - set(PARAMETERS))
     if unknown:
-        raise ValueError(f"unknown parameter {unknown[0]!r}: the parameters are {', '.join(PARAMETERS)}.")
-    for name, (kind, in_words) in PARAMETERS.items():
-        if name not in namespace:
-            raise ValueError(f"the parameter {name!r} is missing from the parameters cell.")
-        value = namespace[name]
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise ValueError(f"the parameter {name!r} must be {in_words}, not {value!r}.")
-    if namespace["profile"] not in PROFILES:
-        raise ValueError(f"the parameter 'profile' must be one of {', '.join(PROFILES)}, not {namespace['profile']!r}.")
-    for name in ("seed", "train_minutes"):
-        if not namespace[name] >= 0:
-            raise ValueError(f"the parameter {name!r} must be at least 0, not {namespace[name]!r}.")
-    pick_device(namespace["device"])
-    for network, changed in namespace["changes"].items():
+        known = ", ".join(PARAMETERS)
+        raise ValueError(f"unknown parameter {unknown[0]!r}: the parameters are {known}.")
+    settings = {name: _checked(name, namespace) for name in PARAMETERS}
+    epochs = settings.pop("epochs")
+    if settings["profile"] not in PROFILES:
+        allowed = ", ".join(PROFILES)
+        raise ValueError(
+            f"the parameter 'profile' must be one of {allowed}, not {settings['profile']!r}."
+        )
+    pick_device(settings["device"])
+    for network, changed in settings["changes"].items():
         try:
-            train_config(network, namespace["profile"], **changed)
-        except TypeError:  # not a dict, or its keys are not the names of hyper-parameters
-            example = "{'ImprovedNet': {'epochs': 20}}"
-            raise ValueError(
-                f"the parameter 'changes' must look like {example}, not {namespace['changes']!r}."
-            ) from None
-    settings = {name: namespace[name] for name in PARAMETERS}
-    if settings["profile"] != "full" or settings["changes"] or settings["seed"]:
-        display(Markdown("> **Not the published numbers.** These parameters differ from the published run, "
-                         "and the findings below were written for that run."))
+            train_config(network, settings["profile"], **changed)
+        except TypeError:  # not a dict, or its keys are not the names of settings
+            raise _bad_changes(settings["changes"]) from None
+    if epochs:
+        both = {network: {"epochs": epochs} for network in NETWORKS}
+        settings["changes"] = {
+            network: both.get(network, {}) | settings["changes"].get(network, {})
+            for network in NETWORKS
+        }
+    _settings.update(settings)
+    if text := banner(settings):
+        says = f"> **{text}** Findings that do not hold here are left out."
+        display(Markdown(says), metadata={"banner": True})
     return settings
 
 
+def _checked(name: str, namespace: dict):
+    """The value of a parameter in its own type."""
+    if name not in namespace:
+        raise ValueError(f"the parameter {name!r} is missing from the parameters cell.")
+    value = namespace[name]
+    if name == "changes" and isinstance(value, str):  # as papermill's -p hands it over
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise _bad_changes(value) from None
+    kind, in_words = PARAMETERS[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"the parameter {name!r} must be {in_words}, not {value!r}.")
+    if name in AT_LEAST_0 and not value >= 0:
+        raise ValueError(f"the parameter {name!r} must be at least 0, not {value!r}.")
+    return value
+
+
+def _bad_changes(value) -> ValueError:
+    example = "{'ImprovedNet': {'epochs': 20}}"
+    return ValueError(f"the parameter 'changes' must look like {example}, not {value!r}.")
+
+
+def differences(settings: dict) -> dict:
+    """Return what decides numbers and is not as published, such as {"ImprovedNet.rotation": 15}."""
+    named = {"profile": settings["profile"], "seed": settings["seed"]}
+    for network, changed in settings["changes"].items():
+        named |= {f"{network}.{name}": value for name, value in changed.items()}
+    return {name: value for name, value in named.items() if PUBLISHED.get(name) != value}
+
+
+def banner(settings: dict) -> str:
+    """Return a sentence that names what is not as published, or an empty text."""
+    named = [
+        f"{name} = {value}" if "." in name else f"{name} {value}"
+        for name, value in differences(settings).items()
+    ]
+    return f"Not the published numbers: {', '.join(named)}." if named else ""
+
+
 def _assigned(namespace: dict) -> set[str]:
-    """The names that the parameters cells assign: the notebook's own and papermill's, each as it was last run."""
-    cells = (source.strip() for source in namespace.get("In", []))
-    latest = {cell.splitlines()[0]: cell for cell in cells if cell.lower().startswith("# parameters")}
-    nodes = (node for cell in latest.values() for node in ast.walk(ast.parse(cell)))
-    return {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    """The names that the parameters cells assign, as far as this kernel has run any.
+
+    The notebook's own is the last one that assigns `profile`. papermill's, which holds nothing but
+    values, is the last such cell after it that ran right before a call of start.
+    """
+    cells = [_values(source) for source in namespace.get("In", [])]
+    starts = ["notebook.start(" in source for source in namespace.get("In", [])]
+    own = max((i for i, (names, _) in enumerate(cells) if "profile" in names), default=None)
+    if own is None:
+        return set()
+    injected = set()
+    for i in range(own + 1, len(cells) - 1):
+        names, only_values = cells[i]
+        if only_values and starts[i + 1]:
+            injected = names
+    return cells[own][0] | injected
+
+
+def _values(source: str) -> tuple[set[str], bool]:
+    """The names that a cell assigns, and whether it does nothing but give values to them."""
+    try:
+        lines = ast.parse(source).body
+    except SyntaxError:  # an earlier version of a cell that was corrected since
+        return set(), False
+    names, only_values = set(), bool(lines)
+    for line in lines:
+        targets = getattr(line, "targets", None) or [getattr(line, "target", None)]
+        named = [target.id for target in targets if isinstance(target, ast.Name)]
+        names.update(named)
+        only_values &= len(named) == len(targets) and _is_literal(getattr(line, "value", None))
+    return names, only_values
+
+
+def _is_literal(node: ast.expr | None) -> bool:
+    try:
+        ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+# ---------------------------------------------------------------- findings
+
+
+def finding(text: str, when: bool, required: bool = True) -> str:
+    """A sentence that is true only under a condition: the text, or nothing if it is not true.
+
+    With the published settings a condition that fails raises FalseFinding, since the report would
+    say less than its author found; not so if not `required`, for what describes single images.
+    """
+    if when:
+        return text
+    if required and _settings and not differences(_settings):
+        raise FalseFinding(f"this finding is not true of the published runs: {text}")
+    return ""
+
+
+def has_weights(run: Run, digest: str) -> bool:
+    """Whether a run has the weights whose SHA-256 begins so: what is said of single images is said of one network."""
+    return run.record["files"]["weights.safetensors"].startswith(digest)
+
+
+def paragraph(*sentences: str) -> None:
+    """Show sentences as one paragraph; findings that are not true here are empty and left out."""
+    display(Markdown(_joined(sentences)))
+
+
+def findings(*points: str | Sequence[str]) -> None:
+    """Show points as one bullet list. A point is a sentence or several of them, empty ones left out."""
+    texts = [_joined([point] if isinstance(point, str) else point) for point in points]
+    display(Markdown("\n".join(f"- {text}" for text in texts if text)))
+
+
+def _joined(sentences: Sequence[str]) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+# ---------------------------------------------------------------- numbers and tables
 
 
 def record(**numbers) -> None:
-    """Show numbers as JSON and mark them for results.json. Keys of nested dicts are merged across notebooks.
+    """Hand numbers to results.json, with the settings that the notebook runs with.
 
-    Raises ValueError if a number is not finite, since JSON has no such number, or a value is of no JSON type.
+    Several calls in one notebook add up. Raises ValueError before notebook.start, for a number that
+    is not finite, since JSON has no such number, and for a value of no JSON type.
     """
-    display({"application/json": _plain(numbers), "text/plain": "recorded for results.json"},
-            metadata={"results": True}, raw=True)
+    if not _settings:
+        raise ValueError("notebook.record needs the settings: run the cell with notebook.start first.")
+    content = {"settings": _plain(_settings), "numbers": _plain(numbers)}
+    shown = {"application/json": content, "text/plain": "recorded for results.json"}
+    display(shown, metadata={"results": True}, raw=True)
 
 
 def _plain(value):
@@ -82,7 +215,9 @@ def _plain(value):
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"cannot record {value}: results.json holds finite numbers only.")
     if not isinstance(value, str | int | float | None):
-        raise ValueError(f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only.")
+        raise ValueError(
+            f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only."
+        )
     return value
 
 

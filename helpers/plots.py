@@ -180,11 +180,11 @@ def channel_histograms(images):
 # ---------------------------------------------------------------- training
 
 
-def schedule(rates, unit="epoch"):
-    """Learning rate of every epoch (or step, or whatever `unit` says): rates (n,) floats."""
+def schedule(lrs, unit="epoch"):
+    """Learning rate of every epoch (or step, or whatever `unit` says): lrs (n,) floats."""
     chart = Chart(4.2, 2)
     ax = chart.subplots()
-    ax.plot(np.arange(1, len(rates) + 1), rates, color=INK)
+    ax.plot(np.arange(1, len(lrs) + 1), lrs, color=INK)
     ax.set(xlabel=unit, ylabel="learning rate", ylim=(0, None))
     _whole(ax.xaxis)
     return chart
@@ -254,10 +254,14 @@ def kernels(weights, columns=8):
     return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], min(0.5, 6.2 / columns))
 
 
+def _in_training_only(box):
+    return box[2:] == ("training",)
+
+
 def flowchart(rows):
     """Boxes in rows, joined by arrows from left to right and from the end of a row to the start of the next.
 
-    rows: lists of (title, text). A title that begins with * marks what takes part in training only: a dashed box. A
+    rows: lists of (title, text) or, of what takes part in training only, (title, text, "training"): a dashed box. A
     row that begins with such a box branches off from the box above it; one within a row is also passed by.
     """
     chart = Chart(WIDTH, 0.72 * len(rows))
@@ -266,23 +270,23 @@ def flowchart(rows):
     ax.set_axis_off()
     arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
     for i, row in enumerate(rows):
-        for j, (title, text) in enumerate(row):
-            training = title.startswith("*")
+        for j, (title, text, *_) in enumerate(row):
+            training = _in_training_only(row[j])
             box = FancyBboxPatch(
                 (j + 0.1, i + 0.14), 0.8, 0.72, boxstyle="round,pad=0,rounding_size=0.05", linewidth=1.1,
                 facecolor="#FFF4E5" if training else "#EAF2FA", linestyle="--" if training else "-",
                 edgecolor="#B36B00" if training else NETWORK_COLOURS["ImprovedNet"],
             )
             ax.add_patch(box)
-            ax.text(j + 0.5, i + 0.32, title.lstrip("*"), ha="center", va="center", weight="bold", fontsize=8.5)
+            ax.text(j + 0.5, i + 0.32, title, ha="center", va="center", weight="bold", fontsize=8.5)
             ax.text(j + 0.5, i + 0.62, text, ha="center", va="center", fontsize=7.5, linespacing=1.25)
             if j + 1 < len(row):
                 ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
-            if training and 0 < j < len(row) - 1 and not row[0][0].startswith("*"):
+            if training and 0 < j < len(row) - 1 and not _in_training_only(row[0]):
                 ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.14, i + 0.03, i + 0.03], color=MUTED, linewidth=1.1)
                 ax.annotate("", (j + 1.5, i + 0.14), (j + 1.5, i + 0.03), arrowprops=arrow)
         if i + 1 < len(rows):  # down, back to the left, and down again
-            x = 0.5 if rows[i + 1][0][0].startswith("*") else len(row) - 0.5
+            x = 0.5 if _in_training_only(rows[i + 1][0]) else len(row) - 0.5
             ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], color=MUTED, linewidth=1.1)
             ax.annotate("", (0.5, i + 1.14), (0.5, i + 1), arrowprops=arrow)
     return chart
@@ -371,6 +375,20 @@ def gallery(images, true, predicted, confidence, columns=6):
     return chart
 
 
+def gallery_of(part, prediction, chosen, columns=6):
+    """A gallery of the images `chosen`, indices (n,), of a Part with an inference.Prediction of all its images."""
+    return gallery(part.images[chosen], part.labels[chosen], prediction.labels[chosen], prediction.confidence[chosen],
+                   columns)
+
+
+def galleries(part, predictions, chosen, columns):
+    """Galleries of several networks as rows of one: predictions and chosen indices by network."""
+    parts = [(part.images[chosen[name]], part.labels[chosen[name]], p.labels[chosen[name]], p.confidence[chosen[name]])
+             for name, p in predictions.items()]
+    images, true, predicted, confidence = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return gallery(images, true, predicted, confidence, columns)
+
+
 def probabilities(images, probabilities, labels):
     """Each image beside bars of its three most probable classes, the true class in green.
 
@@ -418,7 +436,7 @@ def confusion_change(before, after):
     return chart
 
 
-def robustness(rows, score):
+def corruption_curves(rows, score):
     """A score against severity: a panel of the mean over corruptions, then one a corruption; a line a network.
 
     rows: DataFrame of network, corruption, severity (0 is the images as they are) and the score, "accuracy" or "ece".
@@ -434,7 +452,7 @@ def robustness(rows, score):
             mine = mine if name == "mean of all" else mine[mine["corruption"] == name]
             line = mine.groupby("severity")[score].mean()
             ax.plot(line.index, line, "-o", ms=2.5, color=colours[network], label=network)
-        ax.set_title(name, fontsize=8, weight="bold" if name == "mean of all" else "normal")
+        ax.set_title(name.replace("_", " "), fontsize=8, weight="bold" if name == "mean of all" else "normal")
         ax.set(ylim=(0, top), xticks=range(0, 6), yticks=(0, top / 2, top))
         _percent(ax.yaxis)
     for ax in axes[len(names) + 1 :]:
@@ -511,22 +529,22 @@ def risk_coverage(curves):
 # ---------------------------------------------------------------- experiments
 
 
-def trials(rows, scores):
-    """A dot a trial and a line at the mean of each label, a panel a score; the first label is the yardstick.
+def trials(rows, scores, yardstick):
+    """A dot a trial and a line at the mean of each key, a panel a score.
 
-    rows: DataFrame, one row a trial, with the column label. scores: {column: title}, shares of 1. The band is the first
-    label's mean and, both ways, its deviation over seeds.
+    rows: DataFrame, one row a trial, with the columns key and title. scores: {column: title}, shares of 1. The band is
+    the mean of the key `yardstick` and, both ways, its deviation over seeds.
     """
-    labels = list(dict.fromkeys(rows["label"]))
-    chart = Chart(WIDTH, 0.6 + 0.2 * len(labels))
+    titles = rows.groupby("key", sort=False)["title"].first()
+    chart = Chart(WIDTH, 0.6 + 0.2 * len(titles))
     axes = chart.subplots(1, len(scores), sharey=True, squeeze=False)[0]
     for ax, (score, title) in zip(axes, scores.items(), strict=True):
-        first = rows.loc[rows["label"] == labels[0], score]
-        spread = first.std() if len(first) > 1 else 0
-        ax.axvspan(first.mean() - spread, first.mean() + spread, color="#E8EEF4", zorder=0)
-        for i, label in enumerate(labels):
-            values = rows.loc[rows["label"] == label, score]
-            colour = NETWORK_COLOURS["ImprovedNet"] if i == 0 else MUTED
+        usual = rows.loc[rows["key"] == yardstick, score]
+        spread = usual.std() if len(usual) > 1 else 0
+        ax.axvspan(usual.mean() - spread, usual.mean() + spread, color="#E8EEF4", zorder=0)
+        for i, key in enumerate(titles.index):
+            values = rows.loc[rows["key"] == key, score]
+            colour = NETWORK_COLOURS["ImprovedNet"] if key == yardstick else MUTED
             ax.plot(values, [i] * len(values), "o", ms=4, mew=0, color=colour, alpha=0.6)
             ax.plot([values.mean()], [i], "|", ms=13, mew=2, color=colour)
         ax.set_xlabel(title)
@@ -534,6 +552,6 @@ def trials(rows, scores):
         ax.xaxis.set_major_locator(MaxNLocator(5))
         _percent(ax.xaxis, decimals=None)
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].set_yticks(range(len(titles)), titles)
     axes[0].invert_yaxis()
     return chart

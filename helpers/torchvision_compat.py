@@ -23,7 +23,8 @@ OPERATORS = (
 
 def extension_loads() -> bool:
     """Whether torchvision's compiled operators (torchvision/_C.so) exist and load beside this torch."""
-    folders = importlib.util.find_spec("torchvision").submodule_search_locations
+    spec = importlib.util.find_spec("torchvision")
+    folders = spec.submodule_search_locations if spec else None
     extension = importlib.machinery.PathFinder.find_spec("_C", folders)
     if extension is None:
         return False

@@ -99,52 +99,120 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def make_optimizer(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+class Muon(torch.optim.Muon):
+    """Muon (Jordan et al. 2024) that sets every matrix back to norm sqrt(rows) after its step.
+
+    Batch normalisation cancels the norm of a filter, so only the direction is worth a step; a fixed
+    norm keeps steps of one length turning the filters by one angle.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for matrix in group["params"]:
+                matrix.mul_(len(matrix) ** 0.5 / matrix.norm())
+        return loss
+
+
+def muon_and_sgd(model: models.FastNet, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
+    """Muon for the filters of FastNet, SGD with Nesterov momentum for its biases and last layer.
+
+    The constants are those of airbench (Jordan 2024), where losses are added up over a batch: hence
+    the batch size in the rates. They keep their ratio to `peak_lr`. The bias of the whitening is
+    trained for the first 3/8 only.
+    """
+    filters = [layer.weight for layer in model if isinstance(layer, models.MatrixConv)]
+    norms = [layer.bias for layer in model if isinstance(layer, nn.BatchNorm2d)]
+    parts = [([model.whitening.bias], 0.053, 3 / 8), (norms, 0.053, 1.0), ([model.head.weight], 0.67, 1.0)]
+    groups = [{"params": params, "weight_decay": cfg.weight_decay / rate,
+               "times": rate * cfg.batch_size / 0.24, "share": share}
+              for params, rate, share in parts]
+    muon = Muon(filters, lr=cfg.peak_lr, momentum=0.6, weight_decay=0.0, ns_steps=3)
+    return [muon, torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.85, nesterov=True)]
+
+
+def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
+    """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay.
+
+    "muon" is two optimizers, for FastNet alone: BadInput for another network.
+    """
+    if cfg.optimizer == "muon":
+        if not isinstance(model, models.FastNet):
+            raise BadInput("optimizer muon trains FastNet only: it needs filters held as matrices.")
+        return muon_and_sgd(model, cfg)
+    weights = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
+    others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad]
     groups = [{"params": weights, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
     if cfg.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.9, fused=True)
-    return torch.optim.AdamW(groups, lr=cfg.peak_lr, fused=True)
+        return [torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.9, fused=True)]
+    return [torch.optim.AdamW(groups, lr=cfg.peak_lr, fused=True)]
 
 
-def lr_at(cfg: TrainConfig, step: int, steps_per_epoch: int) -> float:
-    """Linear warm-up, then constant or cosine to zero at the end (Loshchilov and Hutter 2017). Steps count from 0."""
+def lr_at(cfg: TrainConfig, step: int, steps_per_epoch: int, share=1.0) -> float:
+    """Linear warm-up, then constant or cosine to zero at the end (Loshchilov and Hutter 2017). Steps count from 0.
+
+    A linear schedule reaches zero after `share` of the training and stays there.
+    """
     warmup, total = cfg.warmup_epochs * steps_per_epoch, cfg.epochs * steps_per_epoch
     if step < warmup:
         return cfg.peak_lr * (step + 1) / warmup
     if cfg.schedule == "constant":
         return cfg.peak_lr
+    if cfg.schedule == "linear":
+        left = share * total - step
+        return cfg.peak_lr * max(0.0, left / max(1, share * total - warmup))
     return cfg.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def training_batch(images: Tensor, cfg: TrainConfig) -> Tensor:
-    """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32)."""
-    x = augment.colour(augment.geometry(to_unit(images), cfg), cfg)
+def training_batch(images: Tensor, cfg: TrainConfig, flip: Tensor | None = None) -> Tensor:
+    """Bytes -> augmented, normalised floats: (n, 32, 32, 3) -> (n, 3, 32, 32).
+
+    flip: (n,) booleans where it is already decided which images are mirrored.
+    """
+    x = augment.colour(augment.geometry(to_unit(images), cfg, flip), cfg)
     return augment.erasing(normalise(x), cfg).contiguous(memory_format=torch.channels_last)
 
 
-def epoch_steps(model, optimizer, cfg, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
+def epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
     """One pass over the training images; after each step yields loss, number correct and number of images.
 
     The loss is that of the batch before the step, without label smoothing, to compare with the validation loss.
+    Gradients of pieces add up to that of the batch; batch normalisation sees a piece at a time.
     """
     keep_freed_memory()
     torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
     batches = torch.randperm(len(labels)).to(labels.device).split(cfg.batch_size)
+    flips = None
+    if cfg.flipping == "alternate":
+        flips = augment.alternating(len(labels), cfg.flip, seed, epoch).to(labels.device)
     model.train()
     for i, rows in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(cfg, (epoch - 1) * len(batches) + i, len(batches))
-        x, y = training_batch(images[rows], cfg), labels[rows]
-        with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
-            logits = model(x)
-        logits = logits.float()
-        optimizer.zero_grad()
-        F.cross_entropy(logits, y, label_smoothing=cfg.label_smoothing).backward()
-        optimizer.step()
-        yield F.cross_entropy(logits.detach(), y), (logits.argmax(dim=1) == y).sum(), len(rows)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            share, step = group.get("share", 1.0), (epoch - 1) * len(batches) + i
+            group["lr"] = lr_at(cfg, step, len(batches), share) * group.get("times", 1.0)
+        x = training_batch(images[rows], cfg, None if flips is None else flips[rows])
+        y, size, pieces = labels[rows], cfg.microbatch or len(rows), []
+        model.zero_grad()
+        for x_piece, y_piece in zip(x.split(size), y.split(size), strict=True):
+            with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
+                logits = model(x_piece)
+            logits = logits.float()
+            loss = F.cross_entropy(logits, y_piece, label_smoothing=cfg.label_smoothing)
+            (loss * (len(y_piece) / len(y))).backward()
+            pieces.append(logits.detach())
+        for optimizer in optimizers:
+            optimizer.step()
+        logits = torch.cat(pieces)
+        yield F.cross_entropy(logits, y), (logits.argmax(dim=1) == y).sum(), len(rows)
+
+
+def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
+    """The network before its first step; FastNet's first layer is fitted to 5,000 images."""
+    model = models.build(network, seed)
+    if isinstance(model, models.FastNet):
+        models.whiten(model, normalise(to_unit(torch.from_numpy(train.images[:5000]))))
+    return model.to(device.kind)
 
 
 def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
@@ -155,17 +223,20 @@ def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
-    model = models.build(network, seed).to(device.kind)
-    optimizer = make_optimizer(model, cfg)
+    model = start(network, train, seed, device)
+    optimizers = make_optimizers(model, cfg)
     images, labels = to_tensors(train, device)
-    best, history, first_losses, devices = {}, [], [], []
+    best: dict[str, Tensor] = {}
+    history: list[dict] = []
+    first_losses: list[float] = []
+    devices: list[str] = []
     if state_file is not None and state_file.exists():
-        best, history, first_losses, devices = _restore(state_file, model, optimizer, device)
+        best, history, first_losses, devices = _restore(state_file, model, optimizers, device)
         log(f"{network}: going on after epoch {len(history)} of {cfg.epochs}")
     devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
     for epoch in range(len(history) + 1, (last or cfg.epochs) + 1):
         began = time.perf_counter()
-        steps = list(epoch_steps(model, optimizer, cfg, images, labels, seed, epoch, device))
+        steps = list(epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
         validation_loss, validation_accuracy = evaluate(model, validation)
         if not (losses.isfinite().all() and math.isfinite(validation_loss)):
@@ -175,13 +246,13 @@ def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int
         if validation_loss < min((row["validation_loss"] for row in history), default=math.inf):
             best = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
         history.append({
-            "epoch": epoch, "lr": optimizer.param_groups[0]["lr"],
+            "epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"],
             "train_loss": float(losses @ sizes / sizes.sum()), "train_accuracy": float(correct.sum() / sizes.sum()),
             "validation_loss": validation_loss, "validation_accuracy": validation_accuracy,
             "seconds": time.perf_counter() - began,
         })
         if state_file is not None:
-            _save(state_file, model, optimizer, best, history, first_losses, devices)
+            _save(state_file, model, optimizers, best, history, first_losses, devices)
         log(epoch_line(network, history, cfg.epochs))
     return Trained(best, history, first_losses, devices)
 
@@ -209,15 +280,15 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
     return loss.item(), float((prediction.labels == part.labels).mean())
 
 
-def _save(path: Path, model, optimizer, best, history, first_losses, devices) -> None:
+def _save(path: Path, model, optimizers, best, history, first_losses, devices) -> None:
     file = io.BytesIO()  # torch.save has errors of its own for a full disk
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best, "history": history,
-                "first_losses": first_losses, "devices": devices}, file)
+    torch.save({"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "best": best, "history": history, "first_losses": first_losses, "devices": devices}, file)
     content = file.getvalue()
     files.write(path, hashlib.sha256(content).digest() + content)  # torch.load would not notice most flipped bits
 
 
-def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, list, list]:
+def _restore(path: Path, model, optimizers, device: Device) -> tuple[dict, list, list, list]:
     stored = path.read_bytes()
     digest, content = stored[:32], stored[32:]
     if hashlib.sha256(content).digest() != digest:
@@ -225,17 +296,18 @@ def _restore(path: Path, model, optimizer, device: Device) -> tuple[dict, list, 
     state = torch.load(io.BytesIO(content), map_location=device.kind, weights_only=True)
     try:
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError):
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+    except (RuntimeError, ValueError, KeyError):  # KeyError: from before there were several optimizers
         raise Problem(f"the resume state {path} is of another network: delete it to start from scratch.") from None
     return state["best"], state["history"], state["first_losses"], state["devices"]
 
 
 def replay(network: str, cfg: TrainConfig, train: Part, seed: int, device: Device) -> list[float]:
     """The losses of the first steps of a run, computed again from scratch."""
-    model = models.build(network, seed).to(device.kind)
+    model = start(network, train, seed, device)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizer(model, cfg), cfg, images, labels, seed, 1, device)
+    steps = epoch_steps(model, make_optimizers(model, cfg), cfg, images, labels, seed, 1, device)
     return [loss.item() for loss, _, _ in islice(steps, REPLAY_STEPS)]
 
 
@@ -249,26 +321,26 @@ def replay_epochs(
 def plain(cfg: TrainConfig) -> TrainConfig:
     """The same configuration at a constant rate without augmentation, decay and smoothing, for the one-batch check."""
     return replace(cfg, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
-                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0)
+                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0, flipping="random")
 
 
 def overfit(network: str, cfg: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:
     """The losses of training on one batch alone: a network and a loop that work drive them to zero."""
-    model = models.build(network).to(device.kind)
+    model = start(network, batch, 0, device)
     images, labels = to_tensors(batch, device)
-    optimizer = make_optimizer(model, cfg)
+    optimizers = make_optimizers(model, cfg)
     losses = []
     for epoch in range(1, steps + 1):
-        for loss, _, _ in epoch_steps(model, optimizer, cfg, images, labels, 0, epoch, device):
+        for loss, _, _ in epoch_steps(model, optimizers, cfg, images, labels, 0, epoch, device):
             losses.append(loss.item())
     return losses
 
 
 def estimate_seconds(network: str, cfg: TrainConfig, train: Part, validation: Part, device: Device) -> float:
     """Seconds that the whole training would take, from timing a few steps and one validation batch here."""
-    model = models.build(network).to(device.kind)
+    model = start(network, train, 0, device)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizer(model, cfg), cfg, images, labels, 0, 1, device)
+    steps = epoch_steps(model, make_optimizers(model, cfg), cfg, images, labels, 0, 1, device)
     marks = [time.perf_counter()]
     for loss, _, _ in islice(steps, 6):
         loss.item()  # waits for a GPU

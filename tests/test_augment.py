@@ -42,7 +42,7 @@ def still(n=N):
 def test_rotation(images, interpolation):
     _, shift, flip = still()
     degrees = torch.tensor([-15.0, -5.0, 0.0, 3.0, 10.0, 40.0])
-    expected = one_by_one(images, lambda x, a: claims.rotate(x, a, MODES[interpolation]), degrees)
+    expected = one_by_one(images, lambda x, a: reference.rotate(x, a, MODES[interpolation]), degrees)
     assert_same(augment.warp(images, degrees, shift, flip, interpolation), expected, interpolation)
 
 
@@ -50,7 +50,7 @@ def test_rotation(images, interpolation):
 def test_flip(images, interpolation):
     degrees, shift, _ = still()
     flip = torch.tensor([True, False] * 3)
-    expected = torch.where(flip[:, None, None, None], claims.horizontal_flip(images), images)
+    expected = torch.where(flip[:, None, None, None], reference.horizontal_flip(images), images)
     torch.testing.assert_close(augment.warp(images, degrees, shift, flip, interpolation), expected, atol=1e-5, rtol=0)
 
 
@@ -59,7 +59,7 @@ def test_shift_is_a_crop_of_the_padded_image(images, interpolation):
     degrees, _, flip = still()
     shift = torch.tensor([[0, 0], [4, -4], [1, 2], [-3, 0], [0, 4], [-4, -4]])
     expected = torch.stack([
-        claims.crop(claims.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
+        reference.crop(reference.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
         for x, (dx, dy) in zip(images, shift, strict=True)
     ])
     warped = augment.warp(images, degrees, shift.float(), flip, interpolation)
@@ -71,7 +71,7 @@ def test_the_composed_warp(images, interpolation):
     degrees, shift = torch.linspace(-20, 20, N), torch.randint(-4, 5, (N, 2))
     flip = torch.tensor([True, True, False, True, False, False])
     expected = torch.stack([
-        claims.affine(claims.horizontal_flip(x) if f else x, angle=-a.item(), translate=s.tolist(), scale=1.0,
+        reference.affine(reference.horizontal_flip(x) if f else x, angle=-a.item(), translate=s.tolist(), scale=1.0,
                          shear=[0.0], interpolation=MODES[interpolation])
         for x, a, s, f in zip(images, degrees, shift, flip, strict=True)
     ])
@@ -87,7 +87,7 @@ def test_colour(images, name):
 
 def test_erase(images):
     boxes = torch.tensor([[0, 0, 32, 32], [3, 5, 10, 7], [20, 0, 12, 1], [0, 31, 1, 1], [5, 5, 0, 9], [8, 8, 8, 8]])
-    expected = one_by_one(images, lambda x, *box: claims.erase(x, *box, v=torch.zeros(1)), *boxes.T)
+    expected = one_by_one(images, lambda x, *box: reference.erase(x, *box, v=torch.zeros(1)), *boxes.T)
     assert torch.equal(augment.erase(images, *boxes.T), expected)
 
 

@@ -20,7 +20,7 @@ def test_changes_reach_their_field_and_the_warm_up_fits():
 @pytest.mark.parametrize(
     ("network", "profile", "changes", "message"),
     [
-        ("VGG", "full", {}, "unknown network 'VGG': choose one of BaselineNet, ImprovedNet."),
+        ("VGG", "full", {}, "unknown network 'VGG': choose one of BaselineNet, ImprovedNet, FastNet, FastNetSmall."),
         ("BaselineNet", "long", {}, "unknown profile 'long': choose one of smoke, quick, full."),
         ("BaselineNet", "full", {"epoch": 3}, "unknown setting 'epoch': choose from epochs, batch_size"),
         ("BaselineNet", "full", {"epochs": -1}, "epochs must lie between 0 and a million, not -1."),
@@ -30,7 +30,7 @@ def test_changes_reach_their_field_and_the_warm_up_fits():
         ("BaselineNet", "full", {"peak_lr": "0.1"}, "peak_lr must be of type float, not '0.1'."),
         ("BaselineNet", "full", {"weight_decay": float("nan")}, "weight_decay must lie between 0 and a million"),
         ("BaselineNet", "full", {"flip": 1.5}, "flip must lie between 0 and 1, not 1.5."),
-        ("BaselineNet", "full", {"optimizer": "lion"}, "optimizer must be one of sgd, adamw, not 'lion'."),
+        ("BaselineNet", "full", {"optimizer": "lion"}, "optimizer must be one of sgd, adamw, muon, not 'lion'."),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(network, profile, changes, message):

@@ -37,8 +37,8 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
-TRIALS = pd.DataFrame({"label": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
-                       "gap": np.linspace(0.02, 0.11, 6)})
+TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3, "title": ["as it is"] * 3 + ["without this"] * 3, 
+                       "accuracy": np.linspace(0.7, 0.6, 6), "gap": np.linspace(0.02, 0.11, 6)})
 SEVERITIES = pd.DataFrame([
     {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
     for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])
@@ -53,7 +53,7 @@ CHARTS = {
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
     "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
-    "flowchart": lambda: plots.flowchart([[("image", "32 x 32"), ("stage", "conv")], [("*loss", "of logits")]]),
+    "flowchart": lambda: plots.flowchart([[("image", "32 x 32"), ("stage", "conv")], [("loss", "of logits", "training")]]),
     "confusion": lambda: plots.confusion({name: metrics.confusion(*m) for name, m in MODELS.items()}),
     "per_class_f1": lambda: plots.per_class_f1({name: metrics.per_class(*m) for name, m in MODELS.items()}),
     "gallery": lambda: plots.gallery(draw((8, 32, 32, 3)), [1] * 8, [1, 0] * 4, np.linspace(0.2, 1, 8)),
@@ -62,9 +62,9 @@ CHARTS = {
     ),
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
-    "robustness": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
+    "corruption_curves": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
-    "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}),
+    "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
 RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency"}
@@ -162,7 +162,7 @@ def test_flowchart_dashes_what_takes_part_in_training_only():
     chart = CHARTS["flowchart"]()
     boxes = [patch for patch in chart.axes[0].patches if patch.get_linestyle() in ("-", "--")]
     assert [box.get_linestyle() for box in boxes] == ["-", "-", "--"]
-    assert "loss" in {text.get_text() for text in chart.axes[0].texts}  # without its *
+    assert "loss" in {text.get_text() for text in chart.axes[0].texts}
 
 
 def test_a_network_has_one_colour_everywhere():

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 import re
-import runpy
 import shutil
 import socket
 import sys
@@ -90,7 +89,9 @@ def test_a_stored_run_is_loaded_not_trained_again(sample, run, folder, monkeypat
 
 def test_the_record_says_how_the_run_came_about(sample, run):
     record = run.record
-    assert record["config"] == dataclasses.asdict(config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"]))
+    assert record["config"] == config.stored_settings(
+        config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
+    )
     assert (record["seed"], record["recipe"], record["profile"], record["epochs"]) == (0, train.RECIPE, "smoke", 2)
     assert record["parameters"] == 48_252 and record["data"]["training"] == data.part_digest(sample[0])
     assert record["flop"] == 6 * models.macs(models.build("BaselineNet")) * 2 * 360
@@ -113,8 +114,9 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear"}
-        other = others_of[value] if isinstance(value, str) else value / 2
+        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear", "zeros": "reflection",
+                     "random": "alternate"}  # fmt: skip
+        other = others_of[value] if isinstance(value, str) else value / 2 or 1
         other = int(other) if field.type is int else other
         others.append(runs.identity("ImprovedNet", dataclasses.replace(cfg, **{field.name: other}), 0, digests))
     assert len({this, *others}) == 1 + 3 + 2 + len(dataclasses.fields(cfg))
@@ -338,86 +340,10 @@ def test_there_is_no_published_run(monkeypatch):
         runs.published("BaselineNet")
 
 
-def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_whole(sample, short, monkeypatch):
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    retrain.retrain("cpu", ["BaselineNet"])
-    (old,) = config.PUBLISHED.iterdir()
-    assert runs.published("BaselineNet").record["profile"] == "full"
-    before = {path.name: path.read_bytes() for path in old.iterdir()}
-
-    def fail(*arguments):
-        raise OSError(28, "No space left on device")
-
-    for rate in (0.01, 0.02):  # the same run again; another recipe
-        short(rate)
-        with monkeypatch.context() as patch:
-            patch.setattr(runs.safetensors.torch, "save", fail)
-            with pytest.raises(OSError, match="No space left"):
-                retrain.retrain("cpu", ["BaselineNet"])
-        assert {path.name: path.read_bytes() for path in old.iterdir()} == before
-        assert list(config.PUBLISHED.iterdir()) == [old]
-
-    (config.PUBLISHED / "ImprovedNet-0").mkdir()
-    retrain.retrain("cpu", ["BaselineNet"])
-    (new,) = config.PUBLISHED.glob("BaselineNet-*")
-    assert new.name != old.name and runs.published("BaselineNet").record["config"]["peak_lr"] == 0.02
-    assert sorted(path.name for path in config.PUBLISHED.iterdir()) == [new.name, "ImprovedNet-0"]
-
-
-@pytest.mark.parametrize(
-    ("trouble", "says"),
-    [(data.DataError, "out of order"),
-     (KeyboardInterrupt, "Stopped. The same command goes on"), (train.Diverged, "out of order")],
-)
-def test_the_command_fails_with_one_line(sample, short, monkeypatch, capsys, trouble, says):
-    def fail(*arguments):
-        raise trouble("out of order")
-
-    monkeypatch.setattr(sys, "argv", ["retrain", "retrain", "BaselineNet", "--device", "cpu"])
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "fit", fail)
-        patch.delitem(sys.modules, "helpers.commands.retrain")
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_module("helpers.commands.retrain", run_name="__main__")
-    if trouble is KeyboardInterrupt:
-        assert caught.value.code == 130 and capsys.readouterr().err.startswith(f"\n{says}")
-    else:
-        assert caught.value.code.startswith(says) and "\n" not in caught.value.code  # printed to stderr, status 1
-    assert not config.PUBLISHED.exists()
-
-
 def test_only_retrain_publishes(sample, short):
     for seed in (0, 1):
         load_or_train(sample, profile="full", changes={}, seed=seed)
     assert not config.PUBLISHED.exists()
-
-
-@pytest.mark.parametrize("saved", [True, False])
-def test_retrain_interrupted_in_the_second_network_goes_on_there(sample, monkeypatch, saved):
-    def tiny(network, profile):
-        return dataclasses.replace(config.BASELINE, epochs=2, batch_size=120)
-
-    monkeypatch.setattr(config, "train_config", tiny)
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    save, trained = train._save, []
-
-    def save_and_stop(path, *arguments):
-        stop = trained == ["BaselineNet", "BaselineNet"]
-        if saved or not stop:
-            save(path, *arguments)
-        trained.append(path.name.split("-")[0])
-        if stop:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "_save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
-        retrain.retrain("cpu")
-    retrain.retrain("cpu")
-    assert trained == ["BaselineNet", "BaselineNet", "ImprovedNet", *["ImprovedNet"] * (1 if saved else 2)]
-    retrain.retrain("cpu")  # all of it again
-    assert trained[-4:] == ["BaselineNet", "BaselineNet", "ImprovedNet", "ImprovedNet"]
-    assert {runs.published(network).record["network"] for network in config.NETWORKS} == set(config.NETWORKS)
 
 
 # ---- Replay

@@ -24,6 +24,7 @@ from PIL import Image
 from helpers import config, data, runs, train
 from helpers.commands import experiments, predict, verify
 from helpers.errors import BadInput, Problem
+from helpers.report import publish
 
 CPU = train.Device("cpu", torch.float32)
 # A process that is started in the background ignores Ctrl-C, and so do its children: Python then
@@ -190,9 +191,14 @@ def test_a_read_only_folder_is_one_line(read_only, tmp_path):
 def project(folder, generation):
     """A notebook whose report shows a number."""
     folder.mkdir(exist_ok=True)
-    cells = [f"x = {generation}", 'display({"application/json": {"x": x}}, raw=True, metadata={"results": True})',
-             'print("generation", x)']
-    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), folder / "01_only.ipynb")
+    record = (
+        'content = {"settings": {"profile": profile, "seed": 0, "changes": {}}, "numbers": {"x": x}}\n'
+        'display({"application/json": content}, raw=True, metadata={"results": True})'
+    )
+    cells = [f"x = {generation}", record, 'print("generation", x)']
+    parameters = new_code_cell('profile = "full"', metadata={"tags": ["parameters"]})
+    whole = new_notebook(cells=[parameters, *(new_code_cell(cell) for cell in cells)])
+    nbformat.write(whole, folder / "01_only.ipynb")
 
 
 REPORT = """
@@ -207,14 +213,14 @@ __main__.main(sys.argv[1:])
 
 def make(folder, output, within="{}"):
     meta = folder / "meta.yaml"
-    meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {x}"\nprovenance: P\n')
+    meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {01_only[x]}"\nprovenance: P\n')
     return run(within.format(REPORT), meta, "--profile", "smoke", "--notebooks", folder, "--output", output,
                cache=folder / "cache", start_new_session=True)
 
 
 def generation(output):
     """Of which generation a report is; an assertion fails if its files do not belong together or are not whole."""
-    x = json.loads((output / "results.json").read_text())["x"]
+    x = json.loads((output / "results.json").read_text())["01_only"]["x"]
     html, pdf = (output / "report.html").read_text(), (output / "report.pdf").read_bytes()
     assert f"\nx = {x}\n" in html and html.rstrip().endswith("</html>") and pdf.rstrip().endswith(b"%%EOF")
     assert f"generation {x}" in (output / "notebooks" / "01_only.ipynb").read_text()
@@ -371,16 +377,17 @@ def test_damage_to_the_results_is_named(damage, times, tmp_path):
     """Or, where a digit has become another one, the number does not verify, unless it is one of the last digits."""
     path, rng = tmp_path / "results.json", random.Random(times)
     whole = (config.ROOT / "reports" / "results.json").read_bytes()
-    true = verify.flat(json.loads(whole))
+    true = json.loads(whole)
+    numbers_of = verify.flat(true)
     for _ in range(times):
         path.write_bytes(damage(whole, rng))
         try:
-            values = verify.read(path)
+            values = publish.read_results(path)
         except Problem as error:
             assert str(error).startswith(f"{path} is damaged")
             continue
         if not verify.compare(values, true):
-            numbers = [(value, true[key]) for key, value in verify.flat(values).items() if type(value) is float]
+            numbers = [(value, numbers_of[key]) for key, value in verify.flat(values).items() if type(value) is float]
             assert len(numbers) > 300 and all(abs(a - b) <= max(0.01, 0.01 * abs(b)) for a, b in numbers)
 
 

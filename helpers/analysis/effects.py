@@ -1,5 +1,7 @@
 """What trainings from several seeds say together: means, deviations, differences with their intervals."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import scipy.stats
@@ -42,3 +44,66 @@ def mean_and_deviation(mean: float, deviation: float, factor: float = 1, digits:
     """A mean with its deviation as text: "74.43 ± 0.46"; the mean alone where one value has no deviation."""
     text = f"{factor * mean:.{digits}f}"
     return text if np.isnan(deviation) else f"{text} ± {factor * deviation:.{digits}f}"
+
+
+def change_table(rows: pd.DataFrame, yardstick: str, scores: dict[str, str]) -> pd.DataFrame:
+    """Mean and deviation of every key in percent, and the change against the yardstick in points, as text.
+
+    scores: {column: title}; rows of the table are titles of the trials, that of the yardstick without changes.
+    """
+    means = spread(rows)
+    cells = {}
+    for score, title in scores.items():
+        pairs = means[[score, f"{score}_std"]].itertuples(index=False)
+        cells[title] = [mean_and_deviation(*pair, factor=100, digits=1) for pair in pairs]
+        said = in_points(against(rows, yardstick, score))
+        cells[f"change of {score}"] = said.reindex(means.index, fill_value="")
+    return pd.DataFrame(cells, index=means.index).set_index(means["title"])
+
+
+def cue_table(rows: pd.DataFrame, keys: list[str], cues: dict[str, str]) -> pd.DataFrame:
+    """Mean and deviation of the accuracy in percent under each cue, as text: a row a cue, a column a key.
+
+    cues: {column of rows: title}; keys: of the trials to show.
+    """
+    groups = rows.groupby("key", sort=False)
+    titles, means, deviations = groups["title"].first(), groups[list(cues)].mean(), groups[list(cues)].std()
+    cells = {
+        titles[key]: [
+            mean_and_deviation(means.loc[key, cue], deviations.loc[key, cue], factor=100, digits=1)
+            for cue in cues
+        ]
+        for key in keys
+    }
+    return pd.DataFrame(cells, index=pd.Index(cues.values(), name="changed"))
+
+
+def over_seeds(trainings: list[tuple[dict, dict]], scores: list[str]) -> pd.DataFrame:
+    """Mean and deviation of scores over trainings that differ in nothing but the seed.
+
+    trainings: pairs of the record of a run and its scores; a seed that comes twice counts once. One row a kind of
+    training, longer ones later: network, epochs, n, and each score with its deviation, NaN for a group of one.
+    """
+    rows = {}
+    for record, scored in trainings:
+        same = json.dumps([record["network"], record["config"], record["data"]], sort_keys=True)
+        rows[same, record["seed"]] = {
+            "same": same,
+            "network": record["network"],
+            "epochs": record["epochs"],
+            **{score: scored[score] for score in scores},
+        }
+    groups = pd.DataFrame(rows.values()).groupby(["network", "epochs", "same"])[scores]
+    sizes = groups.size().rename("n")
+    table = pd.concat([sizes, groups.mean(), groups.std().add_suffix("_std")], axis=1)
+    return table.reset_index().drop(columns="same")
+
+
+def seeds_table(over: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """The rows of over_seeds as text; titles: {score: title}, accuracies in percent."""
+    shown = over[["network", "epochs"]].assign(seeds=over["n"])
+    for score, title in titles.items():
+        factor, digits = (100, 2) if score == "accuracy" else (1, 3)
+        pairs = over[[score, f"{score}_std"]].itertuples(index=False)
+        shown[title] = [mean_and_deviation(*pair, factor=factor, digits=digits) for pair in pairs]
+    return shown

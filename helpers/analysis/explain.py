@@ -23,17 +23,17 @@ GRID = 4  # features are averaged over a grid of at most this many places a side
 RIDGE = 100.0  # penalty of the probe: a hundredth of an image for each of 10,000, enough for correlated features
 
 
-def last_block(model: nn.Sequential) -> nn.ReLU:
-    """The ReLU that ends the last convolution block: the last one before the last max-pooling. Else ValueError.
+def last_block(model: nn.Sequential) -> nn.Module:
+    """The ReLU or GELU that ends the last convolution block: the last one before the last max-pooling. Else ValueError.
 
     Its maps are the last with a place in the image; before the pooling there are four times as many places.
     """
     layers = list(model)
     while layers and not isinstance(layers[-1], nn.MaxPool2d):
         layers.pop()
-    relus = [layer for layer in layers if isinstance(layer, nn.ReLU)]
+    relus = [layer for layer in layers if isinstance(layer, nn.ReLU | nn.GELU)]
     if not relus:
-        raise ValueError("Grad-CAM needs an nn.Sequential with a ReLU before its last max-pooling.")
+        raise ValueError("Grad-CAM needs an nn.Sequential with a GELU or ReLU before its last max-pooling.")
     return relus[-1]
 
 
@@ -56,12 +56,12 @@ def grad_cam(model: nn.Sequential, images: np.ndarray, classes: np.ndarray, batc
     for batch, target in zip(pixels, targets, strict=True):
         coarse = cam.attribute(normalise(to_unit(batch.to(device))), target.to(device), relu_attributions=True)
         maps.append(LayerAttribution.interpolate(coarse.detach(), images.shape[1:3], "bilinear")[:, 0].cpu())
-    maps = torch.cat(maps).numpy()
-    peak = maps.max(axis=(1, 2), keepdims=True)
-    return maps / np.where(peak > 0, peak, 1)
+    heat = torch.cat(maps).numpy()
+    peak = heat.max(axis=(1, 2), keepdims=True)
+    return heat / np.where(peak > 0, peak, 1)
 
 
-def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+def randomised(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
     """A copy, in eval mode, that has forgotten everything: all layers reset to PyTorch's own random initialisation.
 
     Maps that look the same for it show edges of the image, not what the network learnt (Adebayo et al. 2018).
@@ -71,7 +71,7 @@ def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         for layer in forgetful.modules():
             if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
+                layer.reset_parameters()  # type: ignore[operator]
     return forgetful.eval()
 
 

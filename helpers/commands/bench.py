@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
@@ -53,9 +53,9 @@ class PILImages(torch.utils.data.Dataset):
         return self.transform(Image.fromarray(self.part.images[i])), int(self.part.labels[i])
 
 
-def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[float]:
+def usual_steps(part: Part, cfg: TrainConfig) -> Generator[float, None, None]:
     """One epoch of training steps in the usual way; yields their losses."""
-    model = models.build(NETWORK).to(memory_format=torch.contiguous_format).train()
+    model = models.build(NETWORK).to(memory_format=torch.contiguous_format).train()  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_lr, weight_decay=cfg.weight_decay)
     criterion = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
     loader = torch.utils.data.DataLoader(PILImages(part, cfg), batch_size=cfg.batch_size, shuffle=True, num_workers=2)
@@ -67,16 +67,16 @@ def usual_steps(part: Part, cfg: TrainConfig) -> Iterator[float]:
         yield loss.item()
 
 
-def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Iterator[float]:
+def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Generator[float, None, None]:
     """One epoch of training steps as the published runs take them; yields their losses."""
     model = models.build(NETWORK).to(device.kind)
     images, labels = train.to_tensors(part, device)
-    optimizer = train.make_optimizer(model, cfg)
-    for loss, _, _ in train.epoch_steps(model, optimizer, cfg, images, labels, 0, 1, device):
+    optimizers = train.make_optimizers(model, cfg)
+    for loss, _, _ in train.epoch_steps(model, optimizers, cfg, images, labels, 0, 1, device):
         yield loss.item()  # which waits for a GPU
 
 
-def matmul_steps(size: int = 1024) -> Iterator[None]:
+def matmul_steps(size: int = 1024) -> Generator[None, None, None]:
     """Products of two float32 matrices, the arithmetic that a CPU does best."""
     a, b = torch.rand(size, size), torch.rand(size, size)
     while True:
@@ -84,7 +84,7 @@ def matmul_steps(size: int = 1024) -> Iterator[None]:
         yield
 
 
-def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, Callable[[], Iterator]]:
+def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, Callable[[], Generator]]:
     """What is timed, by its name in the table."""
     found = {
         "the usual way": lambda: usual_steps(part, cfg),
@@ -96,7 +96,7 @@ def contenders(part: Part, cfg: TrainConfig, device: train.Device) -> dict[str, 
     return found
 
 
-def seconds_a_step(make: Callable[[], Iterator], steps: int) -> float:
+def seconds_a_step(make: Callable[[], Generator], steps: int) -> float:
     """Mean seconds a step, after a quarter as many steps to warm up (and to use up what workers prepared)."""
     with closing(make()) as running:
         for _ in islice(running, max(1, steps // 4)):
@@ -108,7 +108,8 @@ def seconds_a_step(make: Callable[[], Iterator], steps: int) -> float:
 
 def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, rounds: int) -> dict:
     """Take turns `rounds` times; returns matmul_gflops and rows, one dict a contender, with median, low and high."""
-    taken, products = {name: [] for name in contenders(part, cfg, device)}, []
+    taken: dict[str, list[float]] = {name: [] for name in contenders(part, cfg, device)}
+    products = []
     for _ in range(rounds):
         for name, make in contenders(part, cfg, device).items():
             taken[name].append(seconds_a_step(make, steps))
@@ -168,7 +169,7 @@ def described(result: dict) -> str:
 def readme(text: str, result: dict) -> str:
     """README's text with its block `bench` made anew."""
     rows = table(result).reset_index().astype(str)
-    return publish.fill_block(text, "bench", f"{notebook.pipe_table(rows.columns, rows.to_numpy())}\n\n{described(result)}")
+    return publish.fill_block(text, "bench", f"{notebook.pipe_table(list(rows.columns), rows.to_numpy().tolist())}\n\n{described(result)}")
 
 
 def main() -> None:

@@ -103,7 +103,8 @@ SEARCH = Experiment(
     images=22_500,
 )
 
-# What the recipe does and what the architecture does: each network with the other's recipe, and sizes between the two.
+# What the recipe does and what the architecture does: each network with the other's recipe, and BaselineNet
+# with one change each.
 SHIFTED = replace(BASELINE, crop_padding=4)
 DESIGN = Experiment(
     [
@@ -111,10 +112,15 @@ DESIGN = Experiment(
         Trial("baseline_modern", "BaselineNet, ImprovedNet's recipe", "BaselineNet", IMPROVED, 0),
         Trial("wide_baseline", "BaselineNet four times as wide", "WideBaseline", BASELINE, 0),
         Trial("shifted_baseline", "BaselineNet, shifts of 4 pixels", "BaselineNet", SHIFTED, 0),
-        *(
-            Trial("quarter_width", "ImprovedNet at a quarter of its width", "QuarterWidth", IMPROVED, seed)
-            for seed in range(3)
-        ),
+    ],
+    keep_logits=True,
+)
+
+# About as many parameters as BaselineNet has, in the design of ImprovedNet.
+SIZE = Experiment(
+    [
+        Trial("quarter_width", "ImprovedNet at a quarter of its width", "QuarterWidth", IMPROVED, seed)
+        for seed in range(3)
     ],
     keep_logits=True,
 )
@@ -128,7 +134,13 @@ LONG = Experiment(
     keep_logits=True,
 )
 
-EXPERIMENTS = {"search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "long": LONG}
+# The modern recipe, from five seeds.
+FAST = Experiment(
+    [Trial("FastNetSmall", "FastNetSmall", "FastNetSmall", config.RECIPES["FastNetSmall"], seed) for seed in range(5)],
+    keep_logits=True,
+)
+
+EXPERIMENTS = {"fast": FAST, "search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "size": SIZE, "long": LONG}
 DEFINITION = "experiment.json"
 
 
@@ -217,6 +229,7 @@ def _attempt(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, 
 def _keep(found: runs.Results, folder: Path) -> None:
     """Store what a worker found, without weights."""
     record = {key: value for key, value in found.record.items() if key != "files"}
+    record["config"] = config.to_record(found.cfg)
     history = {"first_losses": found.first_losses, "epochs": found.history.to_dict("records")}
     logits = {name: torch.from_numpy(z) for name, z in found.logits.items()}
     runs.save(folder, record, history, **({"logits": logits} if logits else {}))

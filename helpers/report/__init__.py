@@ -4,6 +4,7 @@
     resolve.py       executed notebooks -> readable notebooks       (numbers, captions, references; pure Python)
     bibliography.py  refs.bib           -> citations and reference lists
     render.py        readable notebooks -> HTML and PDF             (nbconvert, pandoc, typst)
+    parameters.py    other settings for the notebooks
     publish.py       results.json, README table, moving everything into place
     __main__.py      the command line
 

@@ -7,52 +7,61 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import config, files
-from helpers.commands import verify
+from helpers import config, files, notebook
 from helpers.errors import exit_cleanly
 
-from . import ReportError, bibliography, execute, publish, render
-from .resolve import resolve
+from . import ReportError, bibliography, execute, parameters, publish, render
+from .resolve import add_banner, resolve
 
 REPORTS = config.ROOT / "reports"
-DEFAULT_OUTPUT = {profile: REPORTS if profile == "full" else REPORTS / profile for profile in config.PROFILES}
 
 
 def main(arguments=None):
     """Make a report."""
-    options = _options(arguments)
-    output = (options.output or DEFAULT_OUTPUT[options.profile]).resolve()
-    executed = config.CACHE / "executed" / options.profile
-    published = options.profile == "full" and output == REPORTS
-    readme = config.ROOT / "README.md" if published else None
-    stopped = "Stopped; the same command starts again, and a training after its last finished epoch."
+    stopped = "Stopped; the same command starts again, a training after its last finished epoch."
     start = time.monotonic()
+    with exit_cleanly(stopped):
+        options = _options(arguments)
+        given = _parameters(options)
+        settings = parameters.check(given)
+        kind = "custom" if options.set else given["profile"]
+        output = (options.output or (REPORTS if kind == "full" else REPORTS / kind)).resolve()
+    published = output == REPORTS
+    readme = config.ROOT / "README.md" if published else None
+    executed = config.CACHE / "executed" / kind
     with (
         exit_cleanly(stopped, after=f"The report in {_short(output)} was not replaced."),
         files.locked(config.CACHE / "report.lock", "making a report here"),
     ):
+        if published:
+            _refuse(notebook.banner(settings))
         publish.finish(output, readme)
-        with files.scratch(output / ".building") as built:  # first, to learn now whether it can be written
+        # first, to learn now whether it can be written
+        with files.scratch(output / ".building") as built:
             if not options.render_only:
-                run_all(options.notebooks, executed, output, options.profile, options.train_minutes)
-            build(executed, built, options.profile, readme, just_run=not options.render_only)
+                run_all(options.notebooks, executed, output, given)
+            build(executed, built, readme)
             publish.put_all(built, output, readme)
     total = time.monotonic() - start
     pages = render.page_count((output / "report.pdf").read_bytes())
-    print(f"total  {total:.0f} s: {_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)")
+    made = f"{_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)"
+    print(f"total  {total:.0f} s: {made}")
 
 
-def run_all(notebooks, executed, output, profile, train_minutes=None):
-    """Execute every notebook source of a folder; only when all have succeeded do they become the folder `executed`.
+def run_all(notebooks, executed, output, given):
+    """Execute every notebook source of a folder with the given parameters.
 
-    On an error the partly executed notebook is kept as output/failed/NAME.ipynb and ReportError is raised.
+    Only when all have succeeded do they become the folder `executed`. On an error the partly
+    executed notebook is kept as output/failed/NAME.ipynb and ReportError is raised.
     """
-    parameters = {"profile": profile} | ({} if train_minutes is None else {"train_minutes": train_minutes})
+    sources = execute.sources(notebooks)
+    for source in sources:  # all before the first of them runs
+        execute.check(source, given)
     with files.scratch(executed.with_name(f".running-{executed.name}")) as running:
-        for source in execute.sources(notebooks):
+        for source in sources:
             with _stage(source.stem):
                 try:
-                    execute.run(source, running / source.name, parameters)
+                    execute.run(source, running / source.name, given)
                 except ReportError as error:
                     if not (running / source.name).exists():
                         raise
@@ -62,27 +71,32 @@ def run_all(notebooks, executed, output, profile, train_minutes=None):
         files.replace(running, executed)
 
 
-def build(executed, built, profile, readme=None, just_run=False):
-    """Resolve, verify and render executed notebooks into the folder `built`.
+def build(executed, built, readme=None):
+    """Resolve and render executed notebooks into the folder `built`.
 
-    With a README, the report is the published one: its numbers must verify, and the README must take them.
+    With a README, the report is the published one: it must have the published settings, and the
+    README must take its numbers.
     """
     names = sorted(executed.glob("*.ipynb"))
     if not names:
-        raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
+        raise ReportError(
+            f"{_short(executed)} holds no executed notebooks: run without --render-only first."
+        )
     notebooks = {path.stem: execute.read(path) for path in names}
     with _stage("numbers and references"):
         resolved = resolve(notebooks, bibliography.load())
-        values = publish.results(resolved.values())
-        meta = publish.metadata(values, profile, publish.META)
+        values = publish.results(resolved)
+        banner = notebook.banner(publish.settings(values))
+        if readme:
+            _refuse(banner)
+            publish.updated_readme(readme.read_text(encoding="utf-8"), values)
+        if banner:
+            add_banner(resolved, banner)
+        meta = publish.metadata(values, publish.META, banner)
         (built / "notebooks").mkdir()
-        for name, notebook in resolved.items():
-            files.write(built / "notebooks" / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+        for name, nb in resolved.items():
+            files.write(built / "notebooks" / f"{name}.ipynb", nbformat.writes(nb) + "\n")
         files.write(built / "results.json", publish.dump(values))
-    if readme:
-        publish.updated_readme(readme.read_text(encoding="utf-8"), values)
-        with _stage("verification"):
-            verify.check(values, everything=not just_run)
     whole = render.join(resolved.values())
     for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
         with _stage(f"report{exporter.file_extension}"):
@@ -93,17 +107,37 @@ def build(executed, built, profile, readme=None, just_run=False):
         files.write(built / "preview.png", pages[0])
 
 
+def _refuse(banner):
+    """Keep a report with a banner out of reports/."""
+    if banner:
+        raise ReportError(f"{banner} They may not replace reports/: choose another --output.")
+
+
 def _options(arguments):
-    parser = argparse.ArgumentParser(prog="python -m helpers.report", description="Run the notebooks, make the report.")
-    parser.add_argument("--profile", choices=config.PROFILES, default="full")
-    parser.add_argument("--train-minutes", type=float, metavar="N", help="longest training a notebook may start")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
-    parser.add_argument("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
-    parser.add_argument("--render-only", action="store_true", help="use the notebooks executed last, run nothing")
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.report", description="Run the notebooks, make the report."
+    )
+    add = parser.add_argument
+    add("--profile", choices=config.PROFILES, default="full")
+    custom = 'other settings, as in "ImprovedNet.rotation=15 seed=1"; goes to reports/custom'
+    add("--set", metavar="SETTINGS", default="", help=custom)
+    longest = "longest training that a notebook may start"
+    add("--train-minutes", type=float, metavar="N", help=longest)
+    add("--output", type=Path, metavar="DIR", help="default: reports/, or reports/PROFILE")
+    add("--notebooks", type=Path, metavar="DIR", default=config.ROOT / "notebooks")
+    rendered = "use the notebooks executed last, run nothing"
+    add("--render-only", action="store_true", help=rendered)
     options = parser.parse_args(arguments)
-    if options.profile != "full" and options.output and options.output.resolve() == REPORTS:
-        parser.error(f"profile {options.profile} may not replace the published report: choose another --output.")
+    options.set = options.set.strip()
     return options
+
+
+def _parameters(options):
+    """The parameters that notebooks get."""
+    given = {"profile": options.profile}
+    if options.train_minutes is not None:
+        given["train_minutes"] = options.train_minutes
+    return given | parameters.parse(options.set)
 
 
 @contextmanager

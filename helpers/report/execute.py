@@ -1,5 +1,6 @@
 """Runs notebook sources with papermill."""
 
+import ast
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import nbformat
 import papermill
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
 
 from helpers import files
 
@@ -21,7 +23,9 @@ def sources(folder):
     """
     found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise ReportError(f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks.")
+        raise ReportError(
+            f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks."
+        )
     return found
 
 
@@ -33,14 +37,53 @@ def read(path):
         raise ReportError(f"{path} is not a notebook ({type(error).__name__}).") from None
 
 
-def run(source, target, parameters):
-    """Execute one notebook, with its printed text shown live, and write it to `target` after every cell.
+def check(source, parameters):
+    """Raise ReportError naming a parameter that the notebook lacks: papermill only warns."""
+    cells = [cell for cell in read(source).cells if "parameters" in cell.metadata.get("tags", [])]
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    has = [node.id for node in names if isinstance(node.ctx, ast.Store)]
+    for name in parameters:
+        if name not in has:
+            sets = ", ".join(has) or "none"
+            raise ReportError(
+                f"{source.stem} has no parameter {name!r}: its parameters cell sets {sets}."
+            )
 
-    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises ReportError naming
-    notebook, cell and exception; `target` then holds what was executed.
+
+class _AboveTheBar:
+    """Writes text to a stream above the progress bar, at whose end it would else begin."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        tqdm.write(text, self.stream, end="")
+
+    def flush(self):
+        self.stream.flush()
+
+
+def run(source, target, parameters):
+    """Execute one notebook and write it to `target` after every cell.
+
+    Its name and its number of cells are printed first, its printed text is shown live, and a
+    terminal shows how many cells are done.
+
+    The kernel is this Python and starts in the folder of the source, as under JupyterLab. Raises
+    ReportError naming notebook, cell and exception; `target` then holds what was executed.
     """
+    check(source, parameters)
     notebook = read(source)
-    notebook.metadata.kernelspec = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    print(f"{source.stem}: {len(notebook.cells)} cells", flush=True)
+    terminal = sys.stdout.isatty()
+    # without numbers of cells: papermill counts the one that it injects
+    look = {"desc": source.stem, "bar_format": "{l_bar}{bar}| {elapsed}", "leave": False}
+    bar = {**look, "file": sys.stdout} if terminal else False
+    streams = sys.stdout, sys.stderr
+    stdout, stderr = map(_AboveTheBar, streams) if terminal else streams
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.metadata.kernelspec = kernel
     try:
         with files.with_path(target):
             papermill.execute_notebook(
@@ -48,16 +91,22 @@ def run(source, target, parameters):
                 target,
                 parameters,
                 cwd=Path(source).parent,
-                progress_bar=False,
-                stdout_file=sys.stdout,
-                stderr_file=sys.stderr,
-                extra_arguments=["--log-level=CRITICAL"],  # else the kernel reports its own port and its end
+                progress_bar=bar,
+                stdout_file=stdout,
+                stderr_file=stderr,
+                # else the kernel reports its own port and its end
+                extra_arguments=["--log-level=CRITICAL"],
             )
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)
-        cell = f"{options['label']} (In [{error.exec_count}])" if "label" in options else f"In [{error.exec_count}]"
-        message = (error.evalue.splitlines() or ["no message"])[:3]
-        raise ReportError(f"{source.stem} failed in cell {cell}\n  {error.ename}: " + "\n  ".join(message)) from None
+        cell = f"In [{error.exec_count}]"
+        if "label" in options:
+            cell = f"{options['label']} ({cell})"
+        message = "\n  ".join((error.evalue.splitlines() or ["no message"])[:3])
+        raise ReportError(
+            f"{source.stem} failed in cell {cell}\n  {error.ename}: {message}"
+        ) from None
     except (DeadKernelError, CellTimeoutError) as error:
         reason = (str(error).splitlines() or [""])[0]
-        raise ReportError(f"{source.stem} stopped: {type(error).__name__}: {reason} (out of memory?)") from None
+        kind = type(error).__name__
+        raise ReportError(f"{source.stem} stopped: {kind}: {reason} (out of memory?)") from None

@@ -1,4 +1,4 @@
-"""What is made of a report besides its pages: results.json, the README table, the texts of meta.yaml, the files."""
+"""What a report is besides its pages: results.json, the README table, texts of meta.yaml, files."""
 
 import json
 import math
@@ -17,20 +17,46 @@ from . import ReportError
 
 META = Path(__file__).with_name("meta.yaml")
 READY = ".ready"  # in the folder of a report: what is whole, and about to be put in its place
-BANNERS = {
-    "quick": "Profile quick: trained in minutes to try the pipeline; these are not the published numbers.",
-    "smoke": "Profile smoke: trained in seconds to try the pipeline; these are not the published numbers.",
-}
+EVALUATION = "04_evaluation"  # the notebook of the test scores and the facts of the runs
 
 
 def results(notebooks):
-    """Everything that resolved notebooks recorded, merged in their order; floats have 6 significant digits."""
-    merged = {}
-    for notebook in notebooks:
-        for cell in notebook.cells:
+    """Return what resolved notebooks {stem: notebook} recorded, by stem, each with its "settings".
+
+    Floats have 6 significant digits. Raises ReportError for a record without settings.
+    """
+    found: dict = {}
+    for stem, resolved in notebooks.items():
+        for cell in resolved.cells:
             for record in cell.metadata.get("results", []):
-                merged = merge(merged, record)
-    return _rounded(merged)
+                if record.keys() != {"settings", "numbers"}:
+                    raise ReportError(
+                        f"{stem} was run by another version: run it without --render-only."
+                    )
+                new = {"settings": record["settings"], **record["numbers"]}
+                found[stem] = merge(found.get(stem, {}), new)
+    return _rounded(found)
+
+
+def settings(values):
+    """Return the settings that all notebooks of these results ran with.
+
+    Raises ReportError if none has recorded any, or if two differ in what decides numbers.
+    """
+    if not values:
+        raise ReportError("no notebook recorded a number: call notebook.record in one.")
+    first, *others = values
+    mine = notebook.differences(values[first]["settings"])
+    for other in others:
+        theirs = notebook.differences(values[other]["settings"])
+        for name in sorted(mine.keys() | theirs.keys()):
+            one, two = (each.get(name, "as published") for each in (mine, theirs))
+            if one != two:
+                raise ReportError(
+                    f"{first} and {other} ran with different settings: {name} is {one} in the one "
+                    f"and {two} in the other. Change it in all notebooks, or use --set."
+                )
+    return values[first]["settings"]
 
 
 def read_results(path: Path) -> dict:
@@ -70,15 +96,16 @@ def dump(values):
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def metadata(values, profile, path):
-    """The texts of a file like meta.yaml with their {placeholders} filled from results, and the banner of the profile.
+def metadata(values, path, banner=""):
+    """Return the texts of a file like meta.yaml with their {placeholders} filled from results.
 
     Raises ReportError naming the text and the placeholder that the results do not have.
     """
     templates = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    known = {**values, "date": values.get("date") or newest_date(values)}
-    texts = {name: _fill(text, known, f"{Path(path).name}: {name}") for name, text in templates.items()}
-    return {**texts, "pagetitle": texts["title"], "banner": BANNERS.get(profile, "")}
+    known = {**values, "date": newest_date(values)}
+    where = Path(path).name
+    texts = {name: _fill(text, known, f"{where}: {name}") for name, text in templates.items()}
+    return {**texts, "pagetitle": texts["title"], "banner": banner}
 
 
 def _fill(template, values, where):
@@ -89,16 +116,19 @@ def _fill(template, values, where):
             continue
         try:
             value, _ = formatter.get_field(name, (), values)
-            text += formatter.format_field(formatter.convert_field(value, conversion), spec)
+            text += formatter.format_field(formatter.convert_field(value, conversion), spec or "")
         except (KeyError, IndexError, AttributeError, TypeError, ValueError) as error:
-            reason = f"does not fit ({error})" if isinstance(error, ValueError) else "is not in results.json"
+            reason = "is not in results.json"
+            if isinstance(error, ValueError):
+                reason = f"does not fit ({error})"
             raise ReportError(f"{where} asks for {{{name}}}, which {reason}.") from None
     return text
 
 
 def newest_date(values):
-    """The newest date among results["runs"], as "22 November 2026"; empty when there is none."""
-    dates = [run["date"][:10] for run in values.get("runs", {}).values() if "date" in run]
+    """Return the newest date of the runs, as "22 November 2026"; empty when there is none."""
+    runs = values.get(EVALUATION, {}).get("runs", {})
+    dates = [run["date"][:10] for run in runs.values() if "date" in run]
     if not dates:
         return ""
     newest = date.fromisoformat(max(dates))
@@ -120,14 +150,16 @@ def readme_table(values):
 
     Raises ReportError naming a quantity that the results lack.
     """
-    networks = list(values.get("test", {}))
     try:
-        tests = [values["test"][network] for network in networks]
-        runs = [values["runs"][network] for network in networks]
+        found = values[EVALUATION]
+        networks = list(found["test"])
+        tests = [found["test"][network] for network in networks]
+        runs = [found["runs"][network] for network in networks]
+        seeds = [found["seeds"][network] for network in networks]
         rows = [
             ("Test accuracy", [_interval(test, "accuracy", "{:.2%}") for test in tests]),
             *((label, [_interval(test, key, form) for test in tests]) for label, key, form in ROWS),
-            ("Test accuracy over seeds", [_spread(values["seeds"][network]) for network in networks]),
+            ("Test accuracy over seeds", [_spread(each) for each in seeds]),
             ("Parameters", [f"{run['parameters']:,}" for run in runs]),
             ("Epochs trained", [str(run["epochs"]) for run in runs]),
             ("Training time", [duration(run["seconds"]) for run in runs]),
@@ -135,7 +167,10 @@ def readme_table(values):
             ("Date", [run["date"][:10] for run in runs]),
         ]
     except KeyError as error:
-        raise ReportError(f"the README table needs {error.args[0]!r}, which no notebook recorded.") from None
+        missing = repr(error.args[0])
+        raise ReportError(
+            f"the README table needs {missing}, which no notebook recorded."
+        ) from None
     return notebook.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
@@ -160,10 +195,15 @@ def duration(seconds):
 
 
 def fill_block(readme: str, name: str, content: str) -> str:
-    """Make what lies between `<!-- name -->` and `<!-- /name -->` anew. Raises BadInput if a mark is missing."""
+    """Make what lies between `<!-- name -->` and `<!-- /name -->` anew.
+
+    Raises BadInput if a mark is missing.
+    """
     block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
     if not block.search(readme):
-        raise BadInput(f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill.")
+        raise BadInput(
+            f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill."
+        )
     return block.sub(lambda match: f"{match[1]}{content}\n{match[2]}", readme, count=1)
 
 
@@ -176,7 +216,7 @@ def updated_readme(text, values):
 
 
 def put_all(built, output, readme=None):
-    """Move what the folder `built` holds into `output`, fill `readme`, and forget an earlier failure."""
+    """Move what the folder `built` holds into `output`, fill `readme`, forget an earlier failure."""
     files.replace(built, output / READY)
     try:
         finish(output, readme)

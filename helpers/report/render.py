@@ -50,6 +50,9 @@ class ReportExporter(Exporter):
         with tempfile.TemporaryDirectory() as folder:
             return self.convert(nb, Path(folder)), resources
 
+    def convert(self, nb, folder):
+        raise NotImplementedError
+
     def pandoc(self, nb, folder, writer, *arguments):
         """The whole document as text in the format `writer`; images are left in `folder`."""
         text, media = markdown(nb, self.html)
@@ -101,7 +104,7 @@ class PDFReport(ReportExporter):
     output_mimetype = "application/pdf"
     file_extension = ".pdf"
     html = False
-    look = {}  # of typst.compile
+    look: dict = {}  # of typst.compile
 
     def convert(self, nb, folder):
         source = self.pandoc(nb, folder, "typst", f"--template={HERE}/template.typ")
@@ -124,6 +127,10 @@ class Preview(PDFReport):
     file_extension = ".png"
     look = {"format": "png", "ppi": 80}
 
+    def convert(self, nb, folder):
+        pages = super().convert(nb, folder)
+        return pages if isinstance(pages, list) else [pages]  # typst gives a single page as it is
+
 
 def page_count(pdf):
     """The pages of a PDF made by typst, which writes its page objects uncompressed."""
@@ -131,13 +138,17 @@ def page_count(pdf):
 
 
 def join(notebooks):
-    """All cells of the resolved notebooks (in order) as one, with their reference lists gathered at the end."""
+    """All cells of the resolved notebooks (in order) as one, their reference lists gathered at the end.
+
+    Their banners are left out: the templates show one.
+    """
     cells, references = [], set()
     for notebook in notebooks:
         for cell in notebook.cells:
-            if cell.metadata.get("report", {}).get("references"):
+            role = cell.metadata.get("report", {})
+            if role.get("references"):
                 references.update(cell.source.split("\n\n")[1:])
-            else:
+            elif not role.get("banner"):
                 cells.append(cell)
     if references:
         listed = sorted(references, key=lambda entry: entry.split("</a>")[1])
@@ -151,7 +162,8 @@ def markdown(notebook, html):
     Code is folded in HTML, and absent from the PDF unless its cell is tagged `show-code`; printed text is shown
     with the code, or always with `show-output`.
     """
-    blocks, media = [], {}
+    blocks: list[str] = []
+    media: dict[str, bytes] = {}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             blocks.append(cell.source)
@@ -162,7 +174,8 @@ def markdown(notebook, html):
 
 def _code_cell(cell, html, media):
     tags = cell.metadata.get("tags", [])
-    printed, shown = [], []
+    printed: list[str] = []
+    shown: list[str] = []
     for output in cell.outputs:
         folded = output.output_type == "stream" and "show-output" not in tags
         (printed if folded else shown).append(_output(output, cell.metadata.get("report", {}), media))

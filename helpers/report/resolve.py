@@ -92,7 +92,7 @@ def resolve(notebooks, works):
             else:
                 cell.source = _define(cell.source, register, name)
     for name, notebook in resolved.items():
-        cited = set()
+        cited: set[str] = set()
         for cell in notebook.cells:
             _refer_cell(cell, register.targets, works, name, cited)
         if cited:
@@ -104,7 +104,8 @@ def resolve(notebooks, works):
 def clean(notebook):
     """A copy without what is not for readers: stderr, papermill's notes, terminal colours.
 
-    What notebook.record emitted moves from the outputs to the metadata of its cell.
+    What notebook.record emitted moves from the outputs to the metadata of its cell. The banner of
+    notebook.start goes, since add_banner puts one on top.
     """
     notebook = deepcopy(notebook)
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
@@ -119,7 +120,7 @@ def clean(notebook):
             records = [output.data["application/json"] for output in cell.outputs if is_record(output)]
             if records:
                 cell.metadata["results"] = records
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_record(o)]
+            cell.outputs = [output for output in cell.outputs if not _is_left_out(output)]
             for output in cell.outputs:
                 for mime, text in output.get("data", {}).items():
                     if mime in ("text/html", "text/plain"):  # pandas' random table ids, and addresses in memory
@@ -134,6 +135,17 @@ def clean(notebook):
 def is_record(output):
     """Whether an output is one of notebook.record: numbers for results.json, nothing to look at."""
     return bool(output.get("metadata", {}).get("results")) and "application/json" in output.get("data", {})
+
+
+def _is_left_out(output):
+    return output.get("name") == "stderr" or is_record(output) or "banner" in output.get("metadata", {})
+
+
+def add_banner(notebooks, text):
+    """Put a text that warns the reader on top of each resolved notebook."""
+    for name, notebook in notebooks.items():
+        cell = new_markdown_cell(f"> **{text}**", id=f"{name}-0", metadata={"report": {"banner": True}})
+        notebook.cells.insert(0, cell)
 
 
 def cell_options(source):
@@ -283,8 +295,9 @@ def _refer(text, targets, works, notebook, cited):
         return key.split("-")[0] in KINDS and "-" in key
 
     def group(match):  # [see @a, p. 3; @b] or [@fig-x; @fig-y]
-        items = [GROUP_ITEM.fullmatch(part) for part in match["group"].split(";")]
-        if not all(items):
+        parts = match["group"].split(";")
+        items = [item for part in parts if (item := GROUP_ITEM.fullmatch(part))]
+        if len(items) < len(parts):
             return f"[{REFERENCE.sub(replace, match['group'])}]"
         if all(is_reference(item["key"]) for item in items):
             return ", ".join(f"{i['before']} {reference(i['key'])}{i['after']}".strip() for i in items)

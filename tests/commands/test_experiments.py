@@ -6,9 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
-import scipy.stats
 from dask.distributed import LocalCluster
 
 from helpers import config, data, metrics, runs, train
@@ -18,8 +16,8 @@ from helpers.commands.experiments import Experiment, Trial
 
 SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
 TINY = Experiment(
-    [Trial("as it is", "BaselineNet", SHORT, 0), Trial("again", "BaselineNet", SHORT, 1),
-     Trial("fast", "BaselineNet", dataclasses.replace(SHORT, peak_lr=0.1), 0)],
+    [Trial("plain", "as it is", "BaselineNet", SHORT, 0), Trial("again", "another seed", "BaselineNet", SHORT, 1),
+     Trial("fast", "faster", "BaselineNet", dataclasses.replace(SHORT, peak_lr=0.1), 0)],
     images=120, keep_logits=True, profile="smoke",
 )
 
@@ -40,18 +38,18 @@ def run_experiment(store, jobs=1):
 def contents(store):
     """All that is stored but for times and dates."""
     kept = {}
-    for folder in store.iterdir():
-        run = runs.load(folder)
+    for folder in store.glob("*-*"):
+        run = runs.load_results(folder)
         kept[folder.name] = (run.history.drop(columns="seconds").values.tolist(), run.first_losses,
                              {name: z.tolist() for name, z in run.logits.items()})
     return kept
 
 
 def test_trials_are_stored_with_logits_and_without_weights(store):
-    lines = conduct(store)
+    lines = run_experiment(store)
     assert lines[0] == "0 of 3 runs are stored already" and len(lines) == 4 and lines[1].startswith("1 of 3: as it is")
     for trial, run in experiments.stored("tiny"):
-        assert run.model is None and run.record["seed"] == trial.seed
+        assert not hasattr(run, "model") and run.record["seed"] == trial.seed
         test = data.test("smoke")
         assert run.logits["test"].shape == (len(test.labels), 10)
         assert run.record["scores"]["test"] == metrics.summary(run.logits["test"], test.labels)
@@ -60,20 +58,21 @@ def test_trials_are_stored_with_logits_and_without_weights(store):
         some = data.first(data.train_validation("smoke")[1], 1_000)
         assert run.record["cues"]["nothing"] == metrics.accuracy(run.logits["validation"][:1_000], some.labels)
     table = experiments.table("tiny")
-    assert table["label"].tolist() == ["as it is", "again", "fast"]
+    assert table["key"].tolist() == ["plain", "again", "fast"]
+    assert table["title"].tolist() == ["as it is", "another seed", "faster"]
     assert np.allclose(table["gap"], table["training"] - table["accuracy"])
 
 
 def test_what_is_stored_is_not_trained_again(store, monkeypatch):
-    conduct(store)
+    run_experiment(store)
     before = {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()}
     monkeypatch.setattr(experiments, "train_trial", None)
-    assert conduct(store) == ["3 of 3 runs are stored already"]
+    assert run_experiment(store) == ["3 of 3 runs are stored already"]
     assert {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()} == before
 
 
 def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_path, monkeypatch):
-    conduct(store)
+    run_experiment(store)
     expected = contents(store)
     for place in ("processes", "cluster"):
         monkeypatch.setenv("CIFAR10_REPORT_CACHE", str(tmp_path / place))
@@ -97,18 +96,13 @@ def test_workers_that_would_share_random_numbers_are_refused():
                 pass
 
 
-def test_runs_of_another_size_or_recipe_do_not_count(store, monkeypatch):
-    conduct(store)
-    for change in ({"images": 200}, {"keep_logits": False}):
-        monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", TINY._replace(**change))
-        if "images" in change:
-            with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs"):
-                experiments.stored("tiny")
-        else:
-            assert len(experiments.stored("tiny")) == 3
+def test_a_stored_experiment_is_what_it_was_when_it_was_trained(store, monkeypatch):
+    run_experiment(store)
+    before = experiments.table("tiny")
+    other = Trial("new", "another recipe", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)
+    monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", Experiment([other], images=200))
     monkeypatch.setattr(train, "RECIPE", train.RECIPE + 1)
-    with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs"):
-        experiments.stored("tiny")
+    assert experiments.table("tiny").equals(before)
 
 
 def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeypatch):
@@ -122,57 +116,55 @@ def test_an_interrupted_experiment_keeps_what_is_done_and_goes_on(store, monkeyp
 
     monkeypatch.setattr(train, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        conduct(store)
-    assert len(list(store.iterdir())) == 1
-    assert conduct(store)[0] == "1 of 3 runs are stored already"
+        run_experiment(store)
+    assert len(list(store.glob("*-*"))) == 1
+    assert run_experiment(store)[0] == "1 of 3 runs are stored already"
     assert len(epochs) == 6 and len(experiments.stored("tiny")) == 3
 
 
 def test_a_trial_that_diverges_does_not_stop_the_others(store, monkeypatch):
-    hot = TINY.trials[1]._replace(config=dataclasses.replace(SHORT, peak_lr=1e6))
+    hot = TINY.trials[1]._replace(cfg=dataclasses.replace(SHORT, peak_lr=1e6))
     work = experiments.run_experiment(TINY._replace(trials=[TINY.trials[0], hot, TINY.trials[2]]), store, "cpu", 1)
-    with pytest.raises(Problem, match=f"^1 of 3 .* {hot.label}, seed {hot.seed}: .* not finite in epoch"):
+    with pytest.raises(Problem, match=f"^1 of 3 .* {hot.title}, seed {hot.seed}: .* not finite in epoch"):
         list(work)
-    assert len(list(store.iterdir())) == 2
+    assert len(list(store.glob("*-*"))) == 2
 
 
 def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):
-    old = TINY._replace(trials=[Trial("old", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)])
+    old = TINY._replace(trials=[Trial("old", "older", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)])
     list(experiments.run_experiment(old, store, "cpu", 1))
-    (superseded,) = store.iterdir()
+    (superseded,) = store.glob("*-*")
     work = experiments.run_experiment(TINY, store, "cpu", 1)
     next(work), next(work)
     assert superseded.exists()
     list(work)
-    assert not superseded.exists() and len(list(store.iterdir())) == 3
+    assert not superseded.exists() and len(list(store.glob("*-*"))) == 3
 
 
 def test_damaged_logits_are_refused(store):
-    conduct(store)
+    run_experiment(store)
     logits = next(store.glob("*/logits.safetensors"))
     logits.write_bytes(logits.read_bytes()[:-4] + b"1234")
     with pytest.raises(runs.CorruptRun, match="logits.safetensors is missing or differs"):
         experiments.stored("tiny")
 
 
-def test_a_missing_run_is_named(store):
-    with pytest.raises(runs.TrainingNeeded, match="3 of the 3 runs .* 'as it is' with seed 0: run `make tiny`"):
+def test_what_is_not_stored_is_named(store):
+    with pytest.raises(runs.TrainingNeeded, match="the experiment 'tiny' is not stored: run `make tiny`"):
         experiments.stored("tiny")
 
 
-def test_differences_from_the_first_label():
-    rows = pd.DataFrame({"label": list("aaabbb"), "accuracy": [0.60, 0.62, 0.64, 0.70, 0.71, 0.75]})
-    (change,) = effects.against_first(rows, "accuracy").itertuples()
-    t_test = scipy.stats.ttest_ind(rows["accuracy"][3:], rows["accuracy"][:3])  # what Dunnett's is for two labels
-    assert change.Index == "b" and change.difference == pytest.approx(0.10)
-    assert (change.low, change.high) == pytest.approx(tuple(t_test.confidence_interval()), abs=1e-4)
-    more = pd.concat([rows, rows[3:].assign(label="c")])
-    assert effects.against_first(more, "accuracy").loc["b", "low"] < change.low  # two comparisons, wider intervals
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"trials": [{}]}', "no JSON"])
+def test_a_damaged_definition_is_named(store, text):
+    run_experiment(store)
+    (store / experiments.DEFINITION).write_text(text)
+    with pytest.raises(runs.CorruptRun, match="experiment.json is damaged: restore it"):
+        experiments.stored("tiny")
 
 
 def test_every_trial_is_another_run():
     for experiment in experiments.EXPERIMENTS.values():
-        assert len({trial[1:] for trial in experiment.trials}) == len(experiment.trials)
+        assert len({trial[2:] for trial in experiment.trials}) == len(experiment.trials)
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

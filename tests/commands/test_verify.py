@@ -1,113 +1,135 @@
-"""make verify: two implementations concur, and whatever differs is named."""
+"""make verify: whatever differs beyond its tolerance is named."""
 
 import copy
+import json
 
-import numpy as np
 import pytest
 
-from helpers import metrics
-from helpers.analysis import labels
 from helpers.commands import verify
 
-
-@pytest.fixture(scope="module")
-def answers():
-    """Two sets of logits for the same 2,000 labels."""
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 10, 2000)
-    logits = rng.normal(size=(2, 2000, 10))
-    logits[:, np.arange(2000), labels] += 2.5
-    return labels, {"BaselineNet": 1.7 * logits[0], "ImprovedNet": 2.5 * logits[1]}
-
-
-def test_both_implementations_give_the_same_scores(answers):
-    labels, logits = answers
-    for z in logits.values():
-        ours, theirs = verify.scores(z, labels), metrics.summary(z, labels)
-        assert ours.keys() == theirs.keys()
-        assert verify.compare(theirs, ours) == []
-        assert verify.temperature(z, labels) == pytest.approx(metrics.fit_temperature(z, labels), rel=1e-5)
-        assert verify.top_pairs_share(z, labels) == pytest.approx(metrics.top_share(metrics.confusion(z, labels)))
-        coverage = verify.confidence(z, 1.5, labels, ours)["coverage_at_1"]
-        assert coverage == pytest.approx(metrics.coverage_at_risk(z, labels, 0.01))
-
-
-def test_the_audit_written_out_suspects_what_cleanlab_suspects(answers):
-    labels, logits = answers
-    p = {name: metrics.softmax(z) for name, z in logits.items()}
-    suspects = {name: labels.suspects(each, labels).index for name, each in p.items()}
-    found = verify.label_audit(p, labels)
-    assert found["suspects"] == len(suspects["ImprovedNet"]) > 20
-    assert found["by_both"] == len(set(suspects["BaselineNet"]) & set(suspects["ImprovedNet"]))
-    worst = metrics.most_confident(logits["ImprovedNet"], labels, correct=False, count=8)
-    other = logits["BaselineNet"].argmax(1)
-    assert verify.rescued(p["ImprovedNet"], other, labels) == (other[worst] == labels[worst]).sum()
-
-
-def test_the_bootstrap_intervals_agree_within_their_tolerance(answers):
-    labels, logits = answers
-    intervals = verify.bootstrap(logits, labels)
-    for key, statistic in {"macro_f1": metrics.macro_f1, "nll": metrics.nll, "brier": metrics.brier}.items():
-        draws = metrics.paired_bootstrap(statistic, labels, *logits.values(), draws=500)
-        for name, (low, high) in zip(logits, np.quantile(draws, [0.025, 0.975], axis=1).T, strict=True):
-            published = {f"{key}_low": low, f"{key}_high": high}
-            assert verify.compare(published, {end: intervals[name][end] for end in published}) == []
-
-
 PUBLISHED = {
-    "test": {"net": {"accuracy": 0.9, "nll": 1.5, "wrong_above_90": 100, "nll_low": 1.4, "nll_high": 1.6}},
-    "runs": {"net": {"device": "a CPU", "parameters": 48_252, "minutes": 14.05}},
+    "01_data": {
+        "settings": {"profile": "full", "seed": 0, "device": "auto", "train_minutes": 2},
+        "data": {"test": 10_000},
+    },
+    "04_evaluation": {
+        "test": {
+            "accuracy": 0.9, "accuracy_low": 0.89, "accuracy_high": 0.91, "nll": 1.5,
+            "nll_low": 1.4, "nll_high": 1.6, "wrong_above_90": 100,
+        },
+        "runs": {"device": "a CPU", "parameters": 48_252, "minutes": 14.05},
+        "comparison": {"p_value": 1e-80},
+        "seeds": {"n": 5, "epochs": 40},
+        "mistakes": {"augmented": 0.85},
+    },
+    "05_confidence_analysis": {
+        "cues": {"colour": 0.8}, "corruptions": {"jpeg": 0.7}, "rescued": {"net": 3},
+        "audit": {"shares": [0.1, 0.2]},
+    },
 }
+KINDS = [  # where, a value that is near enough, one that is too far
+    ("01_data.settings.seed", 0, 1),
+    ("01_data.settings.profile", "full", "quick"),
+    ("01_data.data.test", 10_000, 10_001),
+    ("04_evaluation.runs.device", "a CPU", "a GPU"),
+    ("04_evaluation.runs.parameters", 48_252, 48_253),
+    ("04_evaluation.runs.minutes", 14.05, 14.06),
+    ("04_evaluation.test.accuracy", 0.9001, 0.9003),
+    ("04_evaluation.test.accuracy_low", 0.8901, 0.8903),
+    ("04_evaluation.test.nll", 1.5002, 1.5005),
+    ("04_evaluation.test.nll", 1.5, float("nan")),
+    ("04_evaluation.test.nll_low", 1.43, 1.35),
+    ("04_evaluation.test.wrong_above_90", 103, 104),
+    ("04_evaluation.comparison.p_value", 1e-79, 1e-70),
+    ("04_evaluation.seeds.n", 5, 4),
+    ("04_evaluation.seeds.epochs", 40, 41),
+    ("04_evaluation.mistakes.augmented", 0.851, 0.852),
+    ("05_confidence_analysis.cues.colour", 0.801, 0.802),
+    ("05_confidence_analysis.corruptions.jpeg", 0.699, 0.698),
+    ("05_confidence_analysis.rescued.net", 4, 7),
+    ("05_confidence_analysis.audit.shares.1", 0.2001, 0.2004),
+]
 
 
-@pytest.mark.parametrize(("where", "key", "value"), [
-    ("test", "accuracy", 0.9003), ("test", "nll", 1.5005), ("test", "wrong_above_90", 104), ("test", "nll_low", 1.35),
-    ("runs", "device", "a GPU"), ("runs", "parameters", 48_253), ("runs", "minutes", 14.06),
-])
-def test_a_number_that_differs_is_named(where, key, value):
-    computed = copy.deepcopy(PUBLISHED)
-    computed[where]["net"][key] = value
-    (problem,) = verify.compare(PUBLISHED, computed)
-    assert problem == f"{where}.net.{key}: published {PUBLISHED[where]['net'][key]}, computed {value}"
-    assert verify.compare(PUBLISHED, PUBLISHED) == []
+def changed(where, value):
+    """PUBLISHED with one other value."""
+    whole = copy.deepcopy(PUBLISHED)
+    *path, last = where.split(".")
+    inner = whole
+    for key in path:
+        inner = inner[key]
+    inner[int(last) if isinstance(inner, list) else last] = value
+    return whole
 
 
-def test_rounding_is_no_disagreement():
-    computed = copy.deepcopy(PUBLISHED)
-    computed["test"]["net"] |= {"accuracy": 0.9001, "nll": 1.5002, "wrong_above_90": 103, "nll_low": 1.43}
-    assert verify.compare(PUBLISHED, computed) == []
+@pytest.mark.parametrize(("where", "near", "far"), KINDS)
+def test_every_kind_of_number_has_its_tolerance(where, near, far):
+    assert verify.compare(PUBLISHED, changed(where, near)) == []
+    (problem,) = verify.compare(PUBLISHED, changed(where, far))
+    assert problem.startswith(f"{where}: published ") and problem.endswith(f", computed {far}")
 
 
-@pytest.mark.parametrize(("key", "published", "near", "far"), [
-    ("seeds.net.n", 5, 5, 4), ("rescued.net", 3, 4, 5), ("comparison.p_value", 1e-80, 1e-79, 1e-70),
-    ("comparison.p_value", 1e-322, 0.0, 1e-300),
-    ("cues.net.colour", 0.8, 0.801, 0.802), ("test.net.nll_low", 0.5, 0.5, 0.4), ("runs.net.device", "CPU", "CPU", 3),
-])
-def test_every_kind_of_number_has_its_tolerance(key, published, near, far):
-    whole = {key: published, "test.net.nll_high": 0.51}
-    assert verify.agree(key, near, published, whole) and not verify.agree(key, far, published, whole)
+def test_a_p_value_of_zero_is_near_the_smallest_number_only():
+    tiny = {"n": {"comparison": {"p_value": 1e-322}}}
+    zero, larger = ({"n": {"comparison": {"p_value": value}}} for value in (0.0, 1e-300))
+    assert verify.compare(tiny, zero) == [] and len(verify.compare(tiny, larger)) == 1
 
 
 def test_a_number_that_only_one_side_has_is_a_disagreement():
-    computed = copy.deepcopy(PUBLISHED)
-    computed["test"]["net"]["ece"] = computed["test"]["net"].pop("nll")
-    assert verify.compare(PUBLISHED, computed) == [
-        "test.net.ece: computed, but not published", "test.net.nll: published, but not computed",
+    other = copy.deepcopy(PUBLISHED)
+    other["04_evaluation"]["test"]["ece"] = other["04_evaluation"]["test"].pop("nll")
+    assert verify.compare(PUBLISHED, other) == [
+        "04_evaluation.test.ece: computed, but not published",
+        "04_evaluation.test.nll: published, but not computed",
     ]
 
 
-def test_the_command_lists_what_does_not_verify(monkeypatch):
-    monkeypatch.setattr(verify, "recompute", lambda everything: {"test": {"net": {"accuracy": 0.8}}})
-    with pytest.raises(verify.Disagreement, match="8 published .* verify:\n.*runs.net.device: published, but not"):
-        verify.check(PUBLISHED)
-    monkeypatch.setattr(verify, "recompute", lambda everything: PUBLISHED)
-    assert verify.check(PUBLISHED) == 8
+def test_changed_hyper_parameters_are_a_disagreement():
+    other = copy.deepcopy(PUBLISHED)
+    other["01_data"]["settings"]["changes"] = {"ImprovedNet": {"rotation": 15}}
+    (problem,) = verify.compare(PUBLISHED, other)
+    assert problem.startswith("01_data.settings.changes.ImprovedNet.rotation: computed, but not")
 
 
-def test_a_report_just_run_repeats_no_analysis(monkeypatch):
-    more = {name: {"net": 0.5} for name in verify.REPEATED}
-    monkeypatch.setattr(verify, "recompute", lambda everything: PUBLISHED | (more if everything else {}))
-    assert verify.check(PUBLISHED | more, everything=False) == 8
-    assert verify.check(PUBLISHED | more) == 13
-    with pytest.raises(verify.Disagreement, match="accuracy"):
-        verify.check({"test": {"net": PUBLISHED["test"]["net"] | {"accuracy": 0.8}}, "runs": PUBLISHED["runs"]}, False)
+def test_where_a_notebook_ran_is_no_disagreement():
+    assert verify.compare(PUBLISHED, changed("01_data.settings.device", "cpu")) == []
+    assert verify.compare(PUBLISHED, changed("01_data.settings.train_minutes", 30)) == []
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """A function that writes published numbers and verifies them against PUBLISHED."""
+
+    def run_all(notebooks, executed, output, parameters):
+        assert parameters == {"profile": "full"} and tmp_path / "reports" not in output.parents
+
+    def build(executed, built):
+        (built / "results.json").write_text(json.dumps(PUBLISHED))
+
+    monkeypatch.setattr(verify.report, "run_all", run_all)
+    monkeypatch.setattr(verify.report, "build", build)
+
+    def run(published):
+        reports = tmp_path / "reports"
+        reports.mkdir(exist_ok=True)
+        (reports / "results.json").write_text(json.dumps(published))
+        try:
+            return verify.verify(reports, tmp_path / "notebooks", tmp_path / "cache" / "verify")
+        finally:
+            assert [path.name for path in reports.iterdir()] == ["results.json"]
+
+    return run
+
+
+def test_numbers_that_agree_are_counted(committed):
+    assert committed(PUBLISHED) == len(verify.flat(PUBLISHED)) == 22
+
+
+def test_the_first_ten_disagreements_are_named(committed):
+    with pytest.raises(verify.Disagreement, match=r"^1 published .*:\n01_data.data.test: .*\nThe "):
+        committed(changed("01_data.data.test", 9_999))
+    extra = PUBLISHED | {"06_more": {"section": {str(i): 0.5 for i in range(12)}}}
+    with pytest.raises(verify.Disagreement) as caught:
+        committed(extra)
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("12 published numbers") and lines[11] == "... and 2 more"

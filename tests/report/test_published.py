@@ -12,7 +12,7 @@ import pypdf
 import pytest
 from test_pipeline import ABSOLUTE_PATH
 
-from helpers import config, runs
+from helpers import config, notebook, runs
 from helpers.report import publish, render
 
 REPORTS = config.ROOT / "reports"
@@ -30,22 +30,24 @@ def test_readme_shows_the_results(results):
 
 def test_results_are_those_of_the_executed_notebooks(results):
     paths = sorted((REPORTS / "notebooks").glob("*.ipynb"))
-    assert publish.results(nbformat.read(path, as_version=4) for path in paths) == results
+    assert publish.results({path.stem: nbformat.read(path, 4) for path in paths}) == results
 
 
 def test_the_html_shows_the_abstract_of_these_results(results):
     html = (REPORTS / "report.html").read_text()
-    abstract = publish.metadata(results, "full", publish.META)["abstract"]
+    abstract = publish.metadata(results, publish.META)["abstract"]
     assert " ".join(abstract.split()) in " ".join(re.sub(r"<[^>]+>", " ", html).split())
-    assert "not the published numbers" not in html
+    assert notebook.banner(publish.settings(results)) == "" and "Not the published" not in html
 
 
 @pytest.mark.parametrize("network", config.NETWORKS)
 def test_every_published_run_verifies(network, results):
     (folder,) = (REPORTS / "runs").glob(f"{network}-*")
     run = runs.load(folder)
-    cell = nbformat.v4.new_code_cell(metadata={"results": [runs.published_facts(run)]})  # to be rounded as results.json is
-    assert publish.results([nbformat.v4.new_notebook(cells=[cell])]) == results["runs"][network]
+    facts = {"settings": {}, "numbers": runs.published_facts(run)}
+    cell = nbformat.v4.new_code_cell(metadata={"results": [facts]})
+    rounded = publish.results({"run": nbformat.v4.new_notebook(cells=[cell])})["run"]
+    assert rounded == {"settings": {}, **results["04_evaluation"]["runs"][network]}
 
 
 def test_the_pdf_keeps_to_fifteen_pages():

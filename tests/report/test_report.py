@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import re
 import sys
@@ -13,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers import config, files
 from helpers.commands import verify
-from helpers.report import ReportError, __main__, bibliography, publish, render
+from helpers.report import ReportError, __main__, bibliography, execute, publish, render
 from helpers.report.resolve import cell_options, resolve
 
 PIXEL = base64.b64encode(
@@ -26,21 +27,34 @@ NUMBERS = {
     "accuracy": 0.7, "accuracy_low": 0.69, "accuracy_high": 0.71,
     "macro_f1": 0.7, "nll": 0.9, "ece": 0.02, "brier": 0.4,
 }
-RESULTS = {
+SETTINGS = {"profile": "full", "seed": 0, "device": "auto", "train_minutes": 2, "changes": {}}
+EVALUATION = {
     "test": {"BaselineNet": NUMBERS, "ImprovedNet": {**NUMBERS, "accuracy": 0.9}},
     "runs": {
-        "BaselineNet": {"parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510},
-        "ImprovedNet": {"parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510},
+        "BaselineNet": {
+            "parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510,
+        },
+        "ImprovedNet": {
+            "parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510,
+        },
     },
     "seeds": {
         "BaselineNet": {"n": 5, "epochs": 60, "accuracy": 0.7, "accuracy_std": 0.003},
         "ImprovedNet": {"n": 3, "epochs": 15, "accuracy": 0.88, "accuracy_std": 0.0021},
     },
 }
+RESULTS = {"04_evaluation": EVALUATION}
 
 
 def shown(data, **metadata):
     return new_output("display_data", data, metadata=metadata)
+
+
+def record(numbers, **settings):
+    """What notebook.record emits, in a cell."""
+    content = {"settings": SETTINGS | settings, "numbers": numbers}
+    output = shown({"application/json": content, "text/plain": "RECORDED"}, results=True)
+    return code("record()", output)
 
 
 def code(source, *outputs, tags=()):
@@ -68,7 +82,8 @@ def pair():
             tags=["show-code"],
         ),
         code("secret = 1", tags=["remove-cell"]),
-        code("record()", shown({"application/json": {"a": {"b": 1 / 3}}, "text/plain": "RECORDED"}, results=True)),
+        record({"a": {"b": 1 / 3}}),
+        record({"a": {"d": 4}}),
     )
     second = notebook(
         "# Model {#sec-model}\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
@@ -77,7 +92,7 @@ def pair():
         code("#| label: tbl-frame\n#| tbl-cap: A frame.\nframe", table),
         code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @sec-aside."}), tags=["remove-input"]),
         code("#| label: tbl-said\nframe", table, shown({"text/markdown": ": Computed caption."})),
-        code("record()", shown({"application/json": {"a": {"c": 2}}}, results=True)),
+        record({"a": {"c": 2}}),
     )
     return {"01_data": first, "02_model": second}
 
@@ -182,13 +197,46 @@ def test_only_a_long_table_may_break_over_pages():
     assert "breakable: true" not in source(5) and "breakable: true" in source(40)
 
 
-def test_results_are_merged_and_rounded(pair):
-    assert publish.results(resolve(pair, bibliography.load()).values()) == {"a": {"b": 0.333333, "c": 2}}
+def test_results_are_those_of_each_notebook_rounded(resolved):
+    assert publish.results(resolved) == {
+        "01_data": {"settings": SETTINGS, "a": {"b": 0.333333, "d": 4}},
+        "02_model": {"settings": SETTINGS, "a": {"c": 2}},
+    }
     assert publish.merge({"a": {"b": 1}}, {"a": {"b": 2}, "d": 3}) == {"a": {"b": 2}, "d": 3}
     assert publish.dump({"b": 1, "a": 2}) == '{\n  "a": 2,\n  "b": 1\n}\n'
     with pytest.raises(ReportError, match="nan"):
-        nan = notebook(code("", shown({"application/json": {"a": float("nan")}}, results=True)))
-        publish.results(resolve({"01_a": nan}, {}).values())
+        publish.results(resolve({"01_a": notebook(record({"a": float("nan")}))}, {}))
+
+
+def test_a_record_of_an_older_version_is_refused():
+    old = code("record()", shown({"application/json": {"a": 1}}, results=True))
+    with pytest.raises(ReportError, match="01_a was run by another version"):
+        publish.results(resolve({"01_a": notebook(old)}, {}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"profile": "quick"}, "profile is as published in the one and quick in the other"),
+        ({"seed": 1}, "seed is as published in the one and 1 in the other"),
+        (
+            {"changes": {"ImprovedNet": {"rotation": 15}}},
+            "ImprovedNet.rotation is as published in the one and 15 in the other",
+        ),
+    ],
+)
+def test_notebooks_of_different_settings_make_no_report(changed, says):
+    values = {"02_baseline": {"settings": SETTINGS}, "03_improved": {"settings": SETTINGS | changed}}
+    with pytest.raises(ReportError, match=f"^02_baseline and 03_improved ran with .*: {says}"):
+        publish.settings(values)
+
+
+def test_what_decides_no_number_may_differ():
+    elsewhere = SETTINGS | {"device": "cpu", "train_minutes": 30, "changes": {"ImprovedNet": {}}}
+    values = {"01_a": {"settings": SETTINGS}, "02_b": {"settings": elsewhere}}
+    assert publish.settings(values) == SETTINGS
+    with pytest.raises(ReportError, match="no notebook recorded"):
+        publish.settings({})
 
 
 def test_readme_block_is_replaced_and_nothing_else():
@@ -203,17 +251,20 @@ def test_readme_block_is_replaced_and_nothing_else():
     with pytest.raises(ValueError, match="README.md has no block"):
         publish.updated_readme("nothing", RESULTS)
     with pytest.raises(ReportError, match="needs 'runs'"):
-        publish.readme_table({"test": RESULTS["test"]})
+        publish.readme_table({"04_evaluation": {"test": EVALUATION["test"]}})
+    with pytest.raises(ReportError, match="needs '04_evaluation'"):
+        publish.readme_table({})
 
 
 def test_abstract_is_filled_and_a_missing_number_is_named(tmp_path):
     path = tmp_path / "meta.yaml"
-    path.write_text('title: T\ndate: "{date}"\nabstract: "{test[ImprovedNet][accuracy]:.1%} in ${{a}}$"\n')
-    filled = publish.metadata(RESULTS, "quick", path)
+    number = "{04_evaluation[test][ImprovedNet][accuracy]:.1%}"
+    path.write_text(f'title: T\ndate: "{{date}}"\nabstract: "{number} in ${{{{a}}}}$"\n')
+    filled = publish.metadata(RESULTS, path, "B")
     assert filled["abstract"] == "90.0% in ${a}$" and filled["date"] == "22 November 2026"
-    assert "Profile quick" in filled["banner"] and publish.metadata(RESULTS, "full", path)["banner"] == ""
-    with pytest.raises(ReportError, match=r"meta.yaml: abstract asks for \{test\[ImprovedNet\]\[accuracy\]\}"):
-        publish.metadata({"test": {}}, "full", path)
+    assert filled["banner"] == "B" and publish.metadata(RESULTS, path)["banner"] == ""
+    with pytest.raises(ReportError, match=r"asks for \{04_evaluation\[test\]\[ImprovedNet\]"):
+        publish.metadata({"04_evaluation": {"test": {}}}, path)
 
 
 def status(*arguments):
@@ -226,20 +277,36 @@ def status(*arguments):
     return 0
 
 
+PARAMETERS = code(
+    'profile = "full"\nseed: int = 0\ndevice = "auto"\ntrain_minutes = 2\n'
+    'epochs = 0\nchanges = {}',
+    tags=["parameters"],
+)
+# As notebook.record does it, without waiting for PyTorch.
+RECORD = code(
+    'settings = dict(profile=profile, seed=seed, device=device, train_minutes=train_minutes, changes=changes)\n'
+    'display({"application/json": {"settings": settings, "numbers": {"x": train_minutes}}}, raw=True,'
+    ' metadata={"results": True})'
+)
+
+
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A folder of notebook sources, a simple meta.yaml, and the command line that uses them."""
     (tmp_path / "notebooks").mkdir()
     meta = tmp_path / "meta.yaml"
-    meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {x}"\nprovenance: P\n')
+    texts = {**META, "abstract": '"x = {01_good[x]}"'}
+    meta.write_text("".join(f"{name}: {text}\n" for name, text in texts.items()))
     monkeypatch.setattr(publish, "META", meta)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(__main__, "REPORTS", tmp_path / "reports")
 
     def source(name, *cells):
-        nbformat.write(notebook(*cells), tmp_path / "notebooks" / f"{name}.ipynb")
+        nbformat.write(notebook(PARAMETERS, *cells), tmp_path / "notebooks" / f"{name}.ipynb")
 
-    def run(*options):
-        return status("--profile", "smoke", "--notebooks", "notebooks", "--output", "out", *options)
+    def run(*options, profile="smoke", output="out"):
+        place = ["--output", output] if output else []
+        return status("--profile", profile, "--notebooks", "notebooks", *place, *options)
 
     return source, run, tmp_path / "out"
 
@@ -250,21 +317,21 @@ def everything(folder):
 
 def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
     source, run, output = project
-    record = 'display({"application/json": {"x": minutes}}, raw=True, metadata={"results": True})'
-    parameters = code('profile = "full"\nminutes: float = 1', tags=["parameters"])
-    source("01_good", parameters, code('print("epoch 1", profile)'), code(record))
+    source("01_good", code('print("epoch 1", profile)'), RECORD)
     assert run() == 0
-    printed = capfd.readouterr().out
-    assert re.match(r"epoch 1 smoke\n01_good  \d+ s\n", printed) and "report.pdf (1 pages)" in printed
+    printed = capfd.readouterr()
+    assert re.match(r"01_good: 3 cells\nepoch 1 smoke\n01_good  \d+ s\n", printed.out)
+    assert "report.pdf (1 pages)" in printed.out and "\r" not in printed.out + printed.err
     good = everything(output)
     assert set(good) == {"notebooks/01_good.ipynb", "report.html", "report.pdf", "results.json"}
-    assert json.loads(good["results.json"]) == {"x": 1}
+    settings = SETTINGS | {"profile": "smoke"}
+    assert json.loads(good["results.json"]) == {"01_good": {"settings": settings, "x": 2}}
     assert str(output.parent).encode() not in b"".join(good.values())
 
     source("02_bad", code("#| label: fig-bad\n1 / 0"))
     assert run() == 1
     message = capfd.readouterr().err.strip().splitlines()
-    assert "02_bad failed in cell fig-bad (In [2])" in message and "  ZeroDivisionError: division by zero" in message
+    assert "02_bad failed in cell fig-bad (In [3])" in message and "  ZeroDivisionError: division by zero" in message
     assert len(message) <= 5 and any("out/failed/02_bad.ipynb" in line for line in message)
     assert set(everything(output)) == set(good) | {"failed/02_bad.ipynb"}
     assert all((output / name).read_bytes() == content for name, content in good.items())
@@ -351,33 +418,180 @@ def test_rendering_needs_executed_notebooks(project, capsys):
     assert "run without --render-only first" in capsys.readouterr().err
 
 
-def test_only_the_published_report_touches_readme_once_its_numbers_verify(pair, tmp_path, monkeypatch, capsys):
+def test_only_the_published_report_touches_readme(tmp_path, monkeypatch, project, capsys):
+    _, run, _ = project
     monkeypatch.setattr(config, "ROOT", tmp_path)
-    monkeypatch.setattr(__main__, "REPORTS", tmp_path / "reports")
-    monkeypatch.setattr(__main__, "DEFAULT_OUTPUT", {"full": tmp_path / "reports", "smoke": tmp_path / "reports/smoke"})
+    publish.META.write_text("".join(f"{name}: {text}\n" for name, text in META.items()))
     readme = tmp_path / "README.md"
     readme.write_text("<!-- results -->\n<!-- /results -->\n")
-    pair["01_data"].cells.append(code("", shown({"application/json": RESULTS}, results=True)))
-    monkeypatch.setattr(publish, "META", tmp_path / "meta.yaml")
-    publish.META.write_text("".join(f"{name}: {text}\n" for name, text in META.items()))
-    elsewhere = ["--output", str(tmp_path / "elsewhere")]
 
-    def check(values, everything):
-        assert everything  # nothing was run, so the notebooks may be old
-        if not verified:
-            raise verify.Disagreement("1 published numbers do not verify")
+    def executed(profile, seed):
+        settings = {"profile": profile, "seed": seed}
+        folder = config.CACHE / "executed" / profile
+        folder.mkdir(parents=True, exist_ok=True)
+        first, second = record({"x": 1}, **settings), record(EVALUATION, **settings)
+        nbformat.write(notebook("# Data", first), folder / "01_data.ipynb")
+        nbformat.write(notebook("# Scores", second), folder / "04_evaluation.ipynb")
 
-    monkeypatch.setattr(verify, "check", check)
-    for profile, other, verified, touched in (
-        ("smoke", [], False, False), ("full", elsewhere, False, False),
-        ("full", [], False, False), ("full", [], True, True),
+    for profile, output, seed, refused, touched in (
+        ("smoke", None, 0, False, False),
+        ("full", "elsewhere", 0, False, False),
+        ("smoke", "reports", 0, True, False),
+        ("full", "reports", 1, True, False),  # the recorded settings count, not the option
+        ("full", None, 0, False, True),
     ):
-        executed = config.CACHE / "executed" / profile
-        executed.mkdir(parents=True, exist_ok=True)
-        for name, nb in pair.items():
-            nbformat.write(nb, executed / f"{name}.ipynb")
-        failed = profile == "full" and not other and not verified
-        assert status("--profile", profile, "--render-only", *other) == failed
-        assert ("do not verify" in capsys.readouterr().err) == failed
+        executed(profile, seed)
+        assert run("--render-only", profile=profile, output=output) == refused
+        says = capsys.readouterr().err
+        assert ("Not the published numbers" in says and "may not replace reports/" in says) == refused
         assert ("ImprovedNet" in readme.read_text()) == touched
         assert (tmp_path / "reports" / "report.html").exists() == touched
+    assert "Not the published" not in (tmp_path / "reports" / "report.html").read_text()
+
+
+# ---- Verification
+
+
+def test_verify_runs_the_report_again_and_leaves_the_published_one(project, tmp_path, capsys):
+    source, run, output = project
+    source("01_good", "# Good", RECORD)
+    assert run(profile="full") == 0
+    before = everything(output)
+    assert verify.verify(output, tmp_path / "notebooks", tmp_path / "again") == 3
+    assert everything(output) == before and (tmp_path / "again/report/report.pdf").exists()
+
+    source("01_good", "# Good", code("train_minutes = 2.001"), RECORD)
+    says = r"1 published .*:\n01_good.x: published 2, computed 2.001\n.* is in .*again/report"
+    with pytest.raises(verify.Disagreement, match=says):
+        verify.verify(output, tmp_path / "notebooks", tmp_path / "again")
+    source("01_good", "# Good", code("1 / 0"))
+    with pytest.raises(ReportError, match="ZeroDivisionError(.|\n)*again/failed/01_good.ipynb"):
+        verify.verify(output, tmp_path / "notebooks", tmp_path / "again")
+    assert everything(output) == before
+
+
+# ---- Other settings
+
+
+BANNER = "Not the published numbers: profile smoke, seed 1, ImprovedNet.rotation = 15."
+
+
+def test_other_settings_have_a_banner_in_every_format(project, tmp_path, monkeypatch):
+    source, run, _ = project
+    source("01_good", "# Good", RECORD)
+    start = "from helpers import notebook\nnotebook.start(globals())\nnotebook.record(y=1)"
+    source("02_more", "# More", code(start))
+    sources = []
+    convert = render.PDFReport.convert
+
+    def keep(self, nb, folder):
+        sources.append(self.typst_source(nb))
+        return convert(self, nb, folder)
+
+    monkeypatch.setattr(render.PDFReport, "convert", keep)
+    assert run("--set", "ImprovedNet.rotation=15 seed=1", output=None) == 0
+    made = tmp_path / "reports" / "custom"
+    assert BANNER in " ".join((made / "report.html").read_text().split())
+    assert (made / "report.html").read_text().count("Not the published") == 1
+    assert BANNER in " ".join(sources[0].replace("\\", "").split())
+    for name in ("01_good", "02_more"):
+        first = nbformat.read(made / "notebooks" / f"{name}.ipynb", as_version=4).cells[0]
+        assert first.cell_type == "markdown" and first.source == f"> **{BANNER}**"
+    assert [path.name for path in (config.CACHE / "executed").iterdir()] == ["custom"]
+    values = json.loads((made / "results.json").read_text())
+    assert values["02_more"]["settings"]["changes"] == {"ImprovedNet": {"rotation": 15}}
+
+
+def test_the_published_settings_have_no_banner(project):
+    source, run, output = project
+    source("01_good", "# Good", RECORD)
+    assert run(profile="full") == 0
+    for path in output.rglob("*"):
+        assert not path.is_file() or b"Not the published" not in path.read_bytes()
+
+
+def test_a_change_in_one_notebook_alone_makes_no_report(project, capsys):
+    source, run, output = project
+    source("01_good", RECORD)
+    source("02_other", code('changes = {"BaselineNet": {"epochs": 3}}'), RECORD)
+    assert run(profile="full") == 1
+    says = capsys.readouterr().err
+    assert "01_good and 02_other ran with different settings: BaselineNet.epochs" in says
+    assert not (output / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("sedd=1", "unknown parameter 'sedd': choose from profile, seed, device, train_minutes, epochs"),
+        ("epochs=many", "epochs must be a whole number of at least 0, not 'many'"),
+        ("epochs=9999999", "epochs must lie between 0 and a million"),
+        ("changes={}", "unknown parameter 'changes'"),
+        ("seed", "--set takes settings like ImprovedNet.rotation=15 and seed=1, not 'seed'"),
+        ("seed=", "--set takes settings like"),
+        ("seed='1", "has a mistake: No closing quotation"),
+        ("seed=1 seed=2", "seed is set twice"),
+        ("seed=-1", "seed must be a whole number of at least 0, not -1"),
+        ("seed=1.5", "seed must be a whole number of at least 0, not 1.5"),
+        ("train_minutes=long", "train_minutes must be a number of at least 0, not 'long'"),
+        ("profile=fast", "profile must be one of smoke, quick, full, not 'fast'"),
+        ("device=tpu", "device must be "),
+        ("BigNet.rotation=15", "unknown network 'BigNet'"),
+        ("ImprovedNet.rotatoin=15", "unknown setting 'rotatoin'"),
+        ("ImprovedNet.rotation=much", "rotation must be of type float, not 'much'"),
+        ("ImprovedNet.flip=2", "flip must lie between 0 and 1, not 2"),
+        ("ImprovedNet.=2", "unknown setting ''"),
+    ],
+)
+def test_a_bad_setting_is_refused_before_anything_runs(project, capsys, given, says):
+    source, run, output = project
+    source("01_slow", code("1 / 0"))
+    assert run("--set", given) == 1
+    message = capsys.readouterr().err
+    assert says in message and message.count("\n") == 1 and not output.exists()
+
+
+def test_settings_are_read_as_python_or_as_text():
+    parse = __main__.parameters.parse
+    assert parse("ImprovedNet.rotation=15 BaselineNet.schedule=constant seed=1 device='cpu'") == {
+        "seed": 1,
+        "device": "cpu",
+        "changes": {"ImprovedNet": {"rotation": 15}, "BaselineNet": {"schedule": "constant"}},
+    }
+    assert parse("") == {}
+    epochs = {"profile": "full", "epochs": 20, "changes": {"ImprovedNet": {"epochs": 3}}}
+    assert __main__.parameters.check(epochs) == {
+        "profile": "full",
+        "seed": 0,
+        "changes": {"BaselineNet": {"epochs": 20}, "ImprovedNet": {"epochs": 3}},
+    }
+
+
+def test_a_parameter_that_a_notebook_lacks_is_refused_before_any_runs(project, capsys):
+    source, run, output = project
+    source("01_good", code("1 / 0"))
+    path = output.parent / "notebooks" / "02_bare.ipynb"
+    nbformat.write(notebook(code("profile = 'full'", tags=["parameters"])), path)
+    assert run("--train-minutes", "3") == 1
+    says = capsys.readouterr().err
+    assert "02_bare has no parameter 'train_minutes': its parameters cell sets profile." in says
+    assert "ZeroDivisionError" not in says
+
+
+class Terminal(io.StringIO):
+    """Stands for a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_how_many_cells_are_done(project, tmp_path, monkeypatch):
+    source, _, _ = project
+    source("01_good", code('print("epoch 1")'), RECORD)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    path = tmp_path / "notebooks" / "01_good.ipynb"
+    execute.run(path, tmp_path / "done.ipynb", {"profile": "smoke"})
+    printed = sys.stdout.getvalue()
+    assert printed.startswith("01_good: 3 cells\n")
+    assert re.search(r"\r01_good:  25%\|", printed)
+    assert re.search(r"\r +\repoch 1\n", printed)  # on a line of its own

@@ -1,0 +1,196 @@
+"""What the notebooks show as tables and rows of images: measurements in, numbers and words for readers out."""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from helpers import augment, inference, metrics
+from helpers.config import CLASSES, TrainConfig
+from helpers.inference import Prediction
+
+CHANNELS = pd.Index(["red", "green", "blue"], name="channel")
+SETTINGS = {  # of TrainConfig, as readers know them
+    "epochs": "epochs",
+    "batch_size": "batch size",
+    "optimizer": "optimiser",
+    "peak_lr": "peak learning rate",
+    "weight_decay": "weight decay",
+    "schedule": "learning-rate schedule",
+    "warmup_epochs": "warm-up (epochs)",
+    "crop_padding": "crop: shift up to (pixels)",
+    "flip": "flip: probability",
+    "rotation": "rotation up to (degrees)",
+    "jitter": "colour jitter: factor 1 ±",
+    "erasing": "erasing: probability",
+    "label_smoothing": "label smoothing",
+}
+WORDS = {"sgd": "SGD, momentum 0.9", "adamw": "AdamW", 0: "–"}
+RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
+ABSTAINING = {
+    "aurc": "AURC",
+    "e_aurc": "E-AURC",
+    "augrc": "AUGRC",
+    "auroc": "AUROC",
+    "coverage_at_1": "coverage at 1% risk",
+    "coverage_at_2": "coverage at 2% risk",
+    "coverage_at_5": "coverage at 5% risk",
+}
+
+
+# ---------------------------------------------------------------- data
+
+
+def channel_statistics(images: np.ndarray) -> pd.DataFrame:
+    """By channel of (n, h, w, 3) uint8 images, divided by 255: mean, deviation, and `within`.
+
+    within is the mean over images of the deviation within an image.
+    """
+    channels = (torch.from_numpy(images[..., c]).float() for c in range(3))
+    deviation = np.array([channel.std(correction=0) for channel in channels])
+    within = np.mean([image.std(axis=(0, 1)) for image in images], axis=0)
+    columns = {"mean": images.mean(axis=(0, 1, 2)), "deviation": deviation, "within": within}
+    return pd.DataFrame(columns, CHANNELS) / 255
+
+
+def each_augmentation(images: np.ndarray, cfg: TrainConfig, seed: int) -> dict[str, np.ndarray]:
+    """The images (n, 32, 32, 3) under every augmentation of a recipe, floats in 0..1, by its name.
+
+    A rectangle is erased in each of them, whatever the probability in the recipe.
+    """
+    n, x = len(images), inference.to_unit(torch.from_numpy(images))
+    still, upright = torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool)
+    torch.manual_seed(seed)
+    degrees = (torch.rand(n) * 2 - 1) * cfg.rotation
+    shift = torch.randint(-cfg.crop_padding, cfg.crop_padding + 1, (n, 2)).float()
+    erased = augment.erase(inference.normalise(x), *augment.draw_boxes(n, 1.0, 32, "cpu"))
+    coloured = augment.colour(augment.geometry(x, cfg), cfg)
+    together = augment.erasing(inference.normalise(coloured), cfg)
+    shown = {
+        "original": x,
+        "flip": augment.warp(x, 0 * degrees, still, ~upright, cfg.interpolation),
+        "crop": augment.warp(x, 0 * degrees, shift, upright, cfg.interpolation),
+        "rotation": augment.warp(x, degrees, still, upright, cfg.interpolation),
+        "colour jitter": augment.colour(x, cfg),
+        "erasing": inference.denormalise(erased),
+        "all, as drawn": inference.denormalise(together),
+    }
+    return {name: batch.permute(0, 2, 3, 1).numpy() for name, batch in shown.items()}
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def products(kernel: torch.Tensor, patch: torch.Tensor) -> pd.DataFrame:
+    """Weight times input at each place of a 2 x 2 kernel, as text, a row a channel, and the sums; both (3, 2, 2)."""
+    places = ["u, v = 0, 0", "0, 1", "1, 0", "1, 1"]
+    weights, inputs = kernel.detach().flatten(1), patch.flatten(1)
+    cells = {
+        place: [f"{w:+.3f} · {v:+.3f}" for w, v in torch.stack([weights[:, i], inputs[:, i]], 1)]
+        for i, place in enumerate(places)
+    }
+    sums = [f"{value:+.4f}" for value in (weights * inputs).sum(dim=1)]
+    return pd.DataFrame(cells | {"sum": sums}, CHANNELS)
+
+
+def loss_by_hand(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+    """Cross-entropy of each image by hand and by PyTorch, and the largest difference of the gradients."""
+    z, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(labels).long()
+    loss = torch.nn.functional.cross_entropy(z, y, reduction="none")
+    loss.sum().backward()
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    of_true = p[np.arange(len(y)), y]
+    gradient = p - np.eye(10)[y]
+    return pd.DataFrame({
+        "true": [CLASSES[k] for k in y],
+        "predicted": [CLASSES[k] for k in logits.argmax(1)],
+        "probability of the true class": of_true,
+        "loss by hand": -np.log(of_true),
+        "PyTorch": loss.detach().numpy(),
+        "gradient differs by": np.abs(gradient - z.grad.numpy()).max(axis=1),
+    })
+
+
+# ---------------------------------------------------------------- the networks beside each other
+
+
+def settings(recipes: dict[str, TrainConfig]) -> pd.DataFrame:
+    """All settings as text, a column a network."""
+    columns = {
+        network: [str(WORDS.get(value, value)) for value in (getattr(cfg, name) for name in SETTINGS)]
+        for network, cfg in recipes.items()
+    }
+    return pd.DataFrame(columns, pd.Index(SETTINGS.values(), name="setting"))
+
+
+def on_validation(summaries: dict[str, dict]) -> pd.DataFrame:
+    """Scores as text, a column a network; the summaries have `training`, `animals` and `vehicles` too."""
+    rows = {"accuracy": "accuracy", "animals": "accuracy on animals"}
+    rows |= {"vehicles": "accuracy on vehicles", "training": "training accuracy"}
+    columns = {
+        network: {title: f"{scores[key]:.2%}" for key, title in rows.items()}
+        | {"gap (points)": f"{100 * (scores['training'] - scores['accuracy']):+.1f}"}
+        for network, scores in summaries.items()
+    }
+    return pd.DataFrame(columns).rename_axis("on validation")
+
+
+def by_class(base: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Two tables of metrics.per_class side by side, and what F1 gained."""
+    titles = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    sides = [table[list(titles)].rename(columns=titles) for table in (base, new)]
+    joined = pd.concat([sides[0].add_prefix("B "), sides[1].add_prefix("I ")], axis=1)
+    return joined.assign(**{"F1 gained": new["f1"] - base["f1"]})
+
+
+def worst_pairs(matrices: dict[str, np.ndarray]) -> pd.DataFrame:
+    """The five most confused pairs of each network, as text, with their share of its errors."""
+    columns = {}
+    for network, matrix in matrices.items():
+        pairs, errors = metrics.top_confusions(matrix), max(1, metrics.errors(matrix))
+        columns[network] = [f"{CLASSES[i]} – {CLASSES[j]}" for i, j, _ in pairs]
+        columns[f"errors of {network}"] = [f"{n} ({n / errors:.0%})" for _, _, n in pairs]
+    return pd.DataFrame(columns)
+
+
+def within_pair(prediction: Prediction, labels: np.ndarray, pair: tuple, each: int = 3) -> np.ndarray:
+    """Indices of the most confident confusions of two classes, `each` of them in either direction."""
+    found = []
+    for true, answer in (pair, pair[::-1]):
+        these = np.flatnonzero((labels == true) & (prediction.labels == answer))
+        found += list(these[np.argsort(-prediction.confidence[these], kind="stable")][:each])
+    return np.array(found, dtype=int)
+
+
+def calibration(before: dict[str, dict], after: dict[str, dict], temperature: dict) -> pd.DataFrame:
+    """Scores of calibration, two rows a network: as trained, and after the temperature."""
+    shown = {"ece": "ECE", "ece_floor": "floor", "classwise_ece": "classwise ECE", "nll": "loss"}
+    shown |= {"brier": "Brier", "wrong_above_90": "wrong above 0.9", "wrong_above_99": "above 0.99"}
+    rows = {}
+    for network in before:
+        rows[f"{network}, as trained"] = before[network]
+        rows[f"{network}, T = {temperature[network]:.2f}"] = after[network]
+    return pd.DataFrame(rows).T[list(shown)].rename(columns=shown)
+
+
+def abstaining(predictions: dict[str, Prediction], labels: np.ndarray) -> pd.DataFrame:
+    """Areas under the risk-coverage curve and coverages at RISKS, a row a network."""
+    areas = {"aurc": metrics.aurc, "e_aurc": metrics.e_aurc, "augrc": metrics.augrc}
+    areas["auroc"] = metrics.failure_auroc
+    rows = {}
+    for network, p in predictions.items():
+        rows[network] = {key: area(p.logits, labels) for key, area in areas.items()}
+        for risk, key in RISKS.items():
+            rows[network][key] = metrics.coverage_at_risk(p.logits, labels, risk)
+    return pd.DataFrame(rows).T
+
+
+def under_harm(corrupted: pd.DataFrame) -> pd.DataFrame:
+    """Rows of robustness.under_corruption as means over severities 1 to 5: index network and corruption."""
+    harmed = corrupted[corrupted["severity"] > 0]
+    return harmed.groupby(["network", "corruption"])[["accuracy", "ece"]].mean()
+
+
+def stages(probes: dict[str, dict]) -> pd.DataFrame:
+    """Accuracies of explain.linear_probe, a row a network, a column a stage."""
+    shown = pd.DataFrame(probes).T.rename_axis("linear classifier on")
+    return shown.rename(columns=lambda stage: stage.replace("_", " "))
