@@ -400,8 +400,8 @@ def longer(sample, tmp_path_factory):
 
 
 CODE = {
-    "no momentum": ("sgd", "make_optimizer", optimizer_with(momentum=0.0)),
-    "other betas": ("adamw", "make_optimizer", optimizer_with(betas=(0.5, 0.9))),
+    "no momentum": ("sgd", "make_optimizers", optimizer_with(momentum=0.0)),
+    "other betas": ("adamw", "make_optimizers", optimizer_with(betas=(0.5, 0.9))),
     "linear schedule": ("sgd", "lr_at", linear_lr),
     "ten times the learning rate": ("sgd", "lr_at", lambda *given, lr_at=train.lr_at: 10 * lr_at(*given)),
 }

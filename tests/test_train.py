@@ -116,8 +116,8 @@ ADAMW = dataclasses.replace(config.IMPROVED, epochs=4, batch_size=12, warmup_epo
                             weight_decay=0.8, erasing=0.5)
 SGD = dataclasses.replace(ADAMW, optimizer="sgd", peak_lr=0.05, weight_decay=0.01)
 # Of their losses, in nats. One and two threads, and code with and without vector instructions,
-# differ by less than 1e-6; the smallest change below
-# makes a difference of 4e-3.
+# differ by less than 1e-6. The smallest change below makes a difference of 3e-4 with SGD, whose
+# network hardly learns in 120 steps, and of 4e-3 with AdamW.
 TOLERANCES = {"sgd": 5e-5, "adamw": 5e-4}
 
 
@@ -144,19 +144,19 @@ def test_the_recipe_version_changes_with_the_losses(sample):
 
 
 def optimizer_with(**changes):
-    """A make_optimizer whose optimizers have other constants."""
-    make = train.make_optimizer
+    """A make_optimizers whose optimizers have other constants."""
+    make = train.make_optimizers
 
     def make_other(model, cfg):
-        optimizer = make(model, cfg)
-        for group in optimizer.param_groups:
+        optimizers = make(model, cfg)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group.update({name: value for name, value in changes.items() if name in group})
-        return optimizer
+        return optimizers
 
     return make_other
 
 
-def linear_lr(cfg, step, steps_per_epoch, lr_at=train.lr_at):
+def linear_lr(cfg, step, steps_per_epoch, *share, lr_at=train.lr_at):
     """The learning rate if it fell linearly after the warm-up."""
     warmup, total = cfg.warmup_epochs * steps_per_epoch, cfg.epochs * steps_per_epoch
     return lr_at(cfg, step, steps_per_epoch) if step < warmup else cfg.peak_lr * (total - step) / (total - warmup)
@@ -165,13 +165,13 @@ def linear_lr(cfg, step, steps_per_epoch, lr_at=train.lr_at):
 SETTINGS = {
     "epochs": 5, "batch_size": 13, "optimizer": "sgd", "peak_lr": 0.0009, "weight_decay": 0.0, "schedule": "constant",
     "warmup_epochs": 1.5, "crop_padding": 3, "flip": 0.4, "rotation": 6, "interpolation": "bilinear", "jitter": 0.12,
-    "erasing": 0.45, "label_smoothing": 0.06,
+    "erasing": 0.45, "label_smoothing": 0.06, "padding": "reflection", "flipping": "alternate",
 }
 CODE = {
-    "no momentum": (SGD, "make_optimizer", optimizer_with(momentum=0.0)),
-    "other betas": (ADAMW, "make_optimizer", optimizer_with(betas=(0.9, 0.99))),
-    "no decay, SGD": (SGD, "make_optimizer", optimizer_with(weight_decay=0.0)),
-    "no decay, AdamW": (ADAMW, "make_optimizer", optimizer_with(weight_decay=0.0)),
+    "no momentum": (SGD, "make_optimizers", optimizer_with(momentum=0.0)),
+    "other betas": (ADAMW, "make_optimizers", optimizer_with(betas=(0.9, 0.99))),
+    "no decay, SGD": (SGD, "make_optimizers", optimizer_with(weight_decay=0.0)),
+    "no decay, AdamW": (ADAMW, "make_optimizers", optimizer_with(weight_decay=0.0)),
     "linear schedule": (ADAMW, "lr_at", linear_lr),
 }
 
@@ -183,7 +183,8 @@ def seen(losses, optimizer):
 
 
 def test_every_setting_shows_in_the_recorded_losses(sample):
-    assert SETTINGS.keys() == dataclasses.asdict(ADAMW).keys()
+    without_effect = {"microbatch"}  # on a network without batch normalisation
+    assert SETTINGS.keys() | without_effect == dataclasses.asdict(ADAMW).keys()
     for name, value in SETTINGS.items():
         assert seen(epoch_losses(dataclasses.replace(ADAMW, **{name: value}), sample), "adamw"), name
 
