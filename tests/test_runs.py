@@ -389,7 +389,7 @@ def longer(sample, tmp_path_factory):
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(config, "CACHE", tmp_path_factory.mktemp("longer"))
-        for optimizer, peak_lr in (("sgd", 0.05), ("adamw", 0.01)):
+        for optimizer, peak_lr in (("sgd", 0.05), ("adamw", 0.004)):
             cfg = dataclasses.replace(config.BASELINE, epochs=6, batch_size=5, optimizer=optimizer, peak_lr=peak_lr)
             found[optimizer] = runs.train_run(
                 "BaselineNet", cfg, "smoke", 0, CPU, sample, config.CACHE / "runs", quiet=True

@@ -112,12 +112,13 @@ def first_losses(training):
 
 
 # Four epochs of thirty steps, three of them after the warm-up, with all that a setting can switch on.
-ADAMW = dataclasses.replace(config.IMPROVED, epochs=4, batch_size=12, warmup_epochs=1, peak_lr=0.004,
-                            weight_decay=0.2, erasing=0.5)
+ADAMW = dataclasses.replace(config.IMPROVED, epochs=4, batch_size=12, warmup_epochs=1, peak_lr=0.001,
+                            weight_decay=0.8, erasing=0.5)
 SGD = dataclasses.replace(ADAMW, optimizer="sgd", peak_lr=0.05, weight_decay=0.01)
-# Of their losses, in nats. One and two threads differ by less than 1e-6; the smallest change below
-# makes a difference of 3e-4 with SGD, whose network hardly learns in 120 steps, 1e-2 with AdamW.
-TOLERANCES = {"sgd": 5e-5, "adamw": 2e-3}
+# Of their losses, in nats. One and two threads, and code with and without vector instructions,
+# differ by less than 1e-6. The smallest change below makes a difference of 3e-4 with SGD, whose
+# network hardly learns in 120 steps, and of 4e-3 with AdamW.
+TOLERANCES = {"sgd": 5e-5, "adamw": 5e-4}
 
 
 def epoch_losses(cfg, sample):
@@ -147,24 +148,24 @@ def optimizer_with(**changes):
     make = train.make_optimizers
 
     def make_other(model, cfg):
-        optimizer = make(model, cfg)
-        for group in optimizer.param_groups:
+        optimizers = make(model, cfg)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group.update({name: value for name, value in changes.items() if name in group})
-        return optimizer
+        return optimizers
 
     return make_other
 
 
-def linear_lr(cfg, step, steps_per_epoch, lr_at=train.lr_at):
+def linear_lr(cfg, step, steps_per_epoch, *share, lr_at=train.lr_at):
     """The learning rate if it fell linearly after the warm-up."""
     warmup, total = cfg.warmup_epochs * steps_per_epoch, cfg.epochs * steps_per_epoch
     return lr_at(cfg, step, steps_per_epoch) if step < warmup else cfg.peak_lr * (total - step) / (total - warmup)
 
 
 SETTINGS = {
-    "epochs": 5, "batch_size": 13, "optimizer": "sgd", "peak_lr": 0.0036, "weight_decay": 0.0, "schedule": "constant",
+    "epochs": 5, "batch_size": 13, "optimizer": "sgd", "peak_lr": 0.0009, "weight_decay": 0.0, "schedule": "constant",
     "warmup_epochs": 1.5, "crop_padding": 3, "flip": 0.4, "rotation": 6, "interpolation": "bilinear", "jitter": 0.12,
-    "erasing": 0.45, "label_smoothing": 0.06,
+    "erasing": 0.45, "label_smoothing": 0.06, "padding": "reflection", "flipping": "alternate",
 }
 CODE = {
     "no momentum": (SGD, "make_optimizers", optimizer_with(momentum=0.0)),
@@ -182,7 +183,8 @@ def seen(losses, optimizer):
 
 
 def test_every_setting_shows_in_the_recorded_losses(sample):
-    assert SETTINGS.keys() == dataclasses.asdict(ADAMW).keys()
+    without_effect = {"microbatch"}  # on a network without batch normalisation
+    assert SETTINGS.keys() | without_effect == dataclasses.asdict(ADAMW).keys()
     for name, value in SETTINGS.items():
         assert seen(epoch_losses(dataclasses.replace(ADAMW, **{name: value}), sample), "adamw"), name
 
