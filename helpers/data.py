@@ -24,8 +24,8 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from helpers import config, files
-from helpers.errors import Problem, exit_cleanly
 from helpers.config import DATA, ROOT
+from helpers.errors import Problem, exit_cleanly
 
 SAMPLE = ROOT / "tests" / "fixtures" / "cifar10-sample.npz"
 

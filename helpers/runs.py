@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from helpers import config, data, files, models, train
-from helpers.errors import Problem
 from helpers.config import TrainConfig
 from helpers.data import Part
+from helpers.errors import Problem
 
 # How far losses, in nats, may lie from the recorded ones on a device of the same kind. Measured on
 # a CPU for the published runs, in bfloat16 and float32 with 1 and 2 threads. First 20 losses:

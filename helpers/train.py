@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from helpers import augment, files, models
-from helpers.errors import BadInput, Problem
 from helpers.config import DEVICES, ROOT, TrainConfig
 from helpers.data import Part
+from helpers.errors import BadInput, Problem
 from helpers.inference import infer, keep_freed_memory, normalise, to_unit
 
 RECIPE = 1  # raise it whenever the same configuration would no longer give the same losses

@@ -6,15 +6,13 @@ import os
 import re
 import shutil
 import socket
-import sys
 import threading
 
 import numpy as np
 import pytest
 import torch
 
-from helpers import config, data, files, models, runs, train
-from helpers.commands import retrain
+from helpers import config, data, models, runs, train
 from tests.test_train import linear_lr, optimizer_with
 
 CPU = train.Device("cpu", torch.float32)
