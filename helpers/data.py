@@ -108,7 +108,7 @@ def _write_cache(parts: dict[str, Part]) -> None:
     for name, part in parts.items():
         content = io.BytesIO()
         np.savez(content, images=part.images, labels=part.labels)
-        files.write(DATA / f"{name}.npz", content.getbuffer())
+        files.write(DATA / f"{name}.npz", content.getvalue())
 
 
 def _from_torchvision(root: Path, download: bool) -> dict[str, Part]:

@@ -67,7 +67,7 @@ def infer(model: nn.Module, images: np.ndarray, batch_size: int = 100) -> Predic
     keep_freed_memory()
     device = next(model.parameters()).device
     model.eval()  # dropout off, batch normalisation with its running statistics
-    batches = torch.tensor(images).split(batch_size)
+    batches = torch.tensor(np.ascontiguousarray(images)).split(batch_size)
     logits = torch.cat([model(normalise(to_unit(batch.to(device)))) for batch in batches])  # 1 preprocess, 2 forward
     probabilities = logits.softmax(dim=1)  # 3 softmax
     labels = probabilities.argmax(dim=1)  # 4 the most probable class

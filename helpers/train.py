@@ -211,7 +211,7 @@ def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
     """The network before its first step; FastNet's first layer is fitted to 5,000 images."""
     model = models.build(network, seed)
     if isinstance(model, models.FastNet):
-        models.whiten(model, normalise(to_unit(torch.from_numpy(train.images[:5000]))))
+        models.whiten(model, normalise(to_unit(torch.tensor(train.images[:5000]))))
     return model.to(device.kind)
 
 

@@ -50,7 +50,7 @@ def grad_cam(model: nn.Sequential, images: np.ndarray, classes: np.ndarray, batc
         raise ValueError(f"{len(images)} images need as many classes, not {classes.dtype} of shape {classes.shape}.")
     device = next(model.parameters()).device
     cam = LayerGradCam(model.eval(), last_block(model))
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).split(batch_size)
+    pixels = torch.tensor(np.ascontiguousarray(images)).split(batch_size)
     targets = torch.from_numpy(classes.astype(np.int64)).split(batch_size)
     maps = []
     for batch, target in zip(pixels, targets, strict=True):
@@ -106,7 +106,7 @@ def stage_features(model: nn.Sequential, images: np.ndarray, batch_size: int = 5
     """Features of (n, 32, 32, 3) uint8 images as they are and after each max-pooling, each (n, channels x places)."""
     model.eval()
     collected = []
-    for batch in torch.from_numpy(np.ascontiguousarray(images)).split(batch_size):
+    for batch in torch.tensor(np.ascontiguousarray(images)).split(batch_size):
         x = normalise(to_unit(batch))
         stages = [x]
         for layer in model:

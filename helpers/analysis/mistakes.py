@@ -30,14 +30,14 @@ def measure_mistakes(model: nn.Module, history: pd.DataFrame, part: Part, cfg: T
     part: the validation images, n of them; cfg: the training configuration, for its augmentation; history: one row
     an epoch. Leaves the model in eval mode with its own statistics.
     """
-    labels = torch.from_numpy(part.labels).long()
+    labels = torch.tensor(part.labels).long()
     right = infer(model, part.images)
     loss = nn.functional.cross_entropy(torch.from_numpy(right.logits), labels).item()
     accuracy = float((right.labels == part.labels).mean())
     torch.manual_seed(seed)
-    augmented = train.training_batch(torch.from_numpy(part.images), cfg)
+    augmented = train.training_batch(torch.tensor(part.images), cfg)
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, SHORTCUT_STD))
-    shortcut = (to_unit(torch.from_numpy(part.images)) - mean) / std
+    shortcut = (to_unit(torch.tensor(part.images)) - mean) / std
     last, luckiest = float(history["validation_accuracy"].iloc[-1]), float(history["validation_accuracy"].max())
     rows = [
         ("summed_loss", "loss", loss, loss * len(labels) / FILE_IMAGES),

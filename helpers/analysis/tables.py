@@ -45,7 +45,7 @@ def channel_statistics(images: np.ndarray) -> pd.DataFrame:
 
     within is the mean over images of the deviation within an image.
     """
-    channels = (torch.from_numpy(images[..., c]).float() for c in range(3))
+    channels = (torch.tensor(images[..., c]).float() for c in range(3))
     deviation = np.array([channel.std(correction=0) for channel in channels])
     within = np.mean([image.std(axis=(0, 1)) for image in images], axis=0)
     columns = {"mean": images.mean(axis=(0, 1, 2)), "deviation": deviation, "within": within}
@@ -57,7 +57,7 @@ def each_augmentation(images: np.ndarray, cfg: TrainConfig, seed: int) -> dict[s
 
     A rectangle is erased in each of them, whatever the probability in the recipe.
     """
-    n, x = len(images), inference.to_unit(torch.from_numpy(images))
+    n, x = len(images), inference.to_unit(torch.tensor(images))
     still, upright = torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool)
     torch.manual_seed(seed)
     degrees = (torch.rand(n) * 2 - 1) * cfg.rotation
@@ -94,7 +94,7 @@ def products(kernel: torch.Tensor, patch: torch.Tensor) -> pd.DataFrame:
 
 def loss_by_hand(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Cross-entropy of each image by hand and by PyTorch, and the largest difference of the gradients."""
-    z, y = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(labels).long()
+    z, y = torch.from_numpy(logits).requires_grad_(), torch.tensor(labels).long()
     loss = torch.nn.functional.cross_entropy(z, y, reduction="none")
     loss.sum().backward()
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

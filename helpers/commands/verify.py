@@ -1,14 +1,16 @@
-"""`make verify`: run the report again and compare its numbers with the committed ones.
+"""`make verify`: run the report again, compare its numbers with the committed ones, replay trainings.
 
 The report is made in cache/verify; reports/ stays as it is. Every number of results.json has to
 come out again within the tolerance of its kind, and neither side may have one that the other lacks.
-That the scores themselves are right is the subject of tests/test_independent.py.
+Then the first epochs of each published training are replayed, past its warm-up. That the scores
+themselves are right is the subject of tests/test_independent.py.
 """
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import config, files
+from helpers import config, data, files, runs, train
 from helpers.errors import Problem, exit_cleanly
 from helpers.report import __main__ as report
 from helpers.report import publish
@@ -95,11 +97,25 @@ def verify(reports: Path, notebooks: Path, folder: Path) -> int:
     return len(flat(published))
 
 
+def replay_trainings() -> Iterator[str]:
+    """Check weights and first epochs of the published runs; yields what was found.
+
+    Raises CorruptRun if the weights do not give the recorded loss, or the epochs other losses.
+    """
+    parts, device = data.train_validation("full"), train.pick_device("cpu")
+    for network in config.NETWORKS:
+        run = runs.published(network)
+        yield f"{network}: {runs.check_weights(run, parts[1])}"
+        yield f"{network}: {runs.replay_history(run, parts, device)}"
+
+
 def main() -> None:
     """Verify the committed results.json."""
     with files.locked(config.CACHE / "report.lock", "making a report here"):
         count = verify(report.REPORTS, config.ROOT / "notebooks", config.CACHE / "verify")
-    print(f"All {count} numbers of reports/results.json verify.")
+        print(f"All {count} numbers of reports/results.json verify.", flush=True)
+        for line in replay_trainings():
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
