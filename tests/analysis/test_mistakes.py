@@ -6,7 +6,7 @@ import torch
 
 from helpers import config, inference, models, train
 from helpers.data import CIFAR10_MEAN
-from helpers.analysis.mistakes import traps
+from helpers.analysis import mistakes
 
 HISTORY = pd.DataFrame({"validation_loss": [0.5, 0.3, 0.4], "validation_accuracy": [0.7, 0.9, 0.8]})
 
@@ -25,18 +25,19 @@ def trained(sample):
 def test_each_mistake_changes_what_it_says(trained, sample):
     part, recipe = sample[0], config.IMPROVED
     before = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
-    table = traps(trained, HISTORY, part, recipe).set_index("mistake")
+    table = mistakes.measure_mistakes(trained, HISTORY, part, recipe)
     loss, accuracy = train.evaluate(trained, part)
     first = table.iloc[0]
     assert first["correctly"] == pytest.approx(loss) and first["mistakenly"] == pytest.approx(loss * 360 / 50_000)
     assert (table["correctly"].iloc[1:4] - accuracy).abs().max() < 1e-6
-    assert table.loc["images augmented as in training", "mistakenly"] < accuracy - 0.02
-    assert table.loc["network left in training mode", "mistakenly"] < accuracy
+    assert table.loc["augmented", "mistakenly"] < accuracy - 0.02
+    assert table.loc["training_mode", "mistakenly"] < accuracy
     x = (inference.to_unit(torch.from_numpy(part.images)) - torch.tensor(CIFAR10_MEAN).view(1, 3, 1, 1))
     x /= torch.tensor([0.2023, 0.1994, 0.2010]).view(1, 3, 1, 1)
     shortcut = (trained(x).argmax(1).numpy() == part.labels).mean()
-    assert table.loc["normalised by the deviations within images", "mistakenly"] == pytest.approx(shortcut)
+    assert table.loc["shortcut_std", "mistakenly"] == pytest.approx(shortcut)
     assert table.iloc[4][["correctly", "mistakenly"]].tolist() == [0.8, 0.9]
+    assert list(table.index) == list(mistakes.TITLES)
     assert not trained.training and all(torch.equal(before[k], v) for k, v in trained.state_dict().items())
-    assert traps(trained, HISTORY, part, recipe).equals(table.reset_index())
+    assert mistakes.measure_mistakes(trained, HISTORY, part, recipe).equals(table)
     assert inference.infer(trained, part.images[:4]).labels.shape == (4,)
