@@ -19,8 +19,9 @@ def _uniform(n: int, low: float, high: float, device) -> Tensor:
     return torch.rand(n, device=device) * (high - low) + low
 
 
-def warp(images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpolation: str,
-         padding: str = "zeros") -> Tensor:
+def warp(
+    images: Tensor, degrees: Tensor, shift: Tensor, flip: Tensor, interpolation: str, padding: str = "zeros"
+) -> Tensor:
     """Mirror, then rotate about the centre (positive turns counter-clockwise), then shift.
 
     images: (n, c, h, w) floats. degrees: (n,). shift: (n, 2) pixels, right and down. flip: (n,) booleans.

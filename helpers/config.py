@@ -157,12 +157,7 @@ FAST = TrainConfig(
     flipping="alternate",
 )
 
-RECIPES = {
-    "BaselineNet": BASELINE,
-    "ImprovedNet": IMPROVED,
-    "FastNet": FAST,
-    "FastNetSmall": replace(FAST, epochs=6),
-}
+RECIPES = {"BaselineNet": BASELINE, "ImprovedNet": IMPROVED, "FastNet": FAST, "FastNetSmall": replace(FAST, epochs=6)}
 QUICK_EPOCHS = {"BaselineNet": 10, "ImprovedNet": 7, "FastNet": 3, "FastNetSmall": 3}
 SMOKE_EPOCHS = 2
 

@@ -35,10 +35,14 @@ CIFAR10_STD = (0.24703223, 0.24348513, 0.26158784)
 
 # SHA-256 of the decoded arrays in the official order: images (n, 32, 32, 3) uint8, labels (n,) uint8.
 DIGESTS = {
-    "train": ("47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-              "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253"),
-    "test": ("f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-             "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5"),
+    "train": (
+        "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
+        "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+    ),
+    "test": (
+        "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
+        "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
+    ),
 }
 # SHA-256 of the 5,000 validation indices, int64, sorted.
 SPLIT_DIGEST = "481cb67ad1926e38d014460e74bbe2fb41cccdb80e4d566fc0567d4bdd10bca9"
@@ -177,15 +181,19 @@ def _decode_npm(archive: Path) -> dict[str, Part]:
         members = {Path(member.name).name: member for member in tar.getmembers() if member.isfile()}
 
         def read(name):
-            return io.BytesIO(tar.extractfile(members[name]).read())
+            file = tar.extractfile(members[name])
+            assert file is not None  # members are files
+            return io.BytesIO(file.read())
 
         def pixels(name):
             return np.asarray(Image.open(read(name)).convert("RGB")).reshape(-1, 32, 32, 3)
 
         batches = {"train": [f"data_batch_{i}.png" for i in range(1, 6)], "test": ["test_batch.png"]}
         return {
-            name: Part(np.concatenate([pixels(image) for image in images]),
-                       np.array(json.load(read(f"{name}_lables.json")), dtype=np.uint8))
+            name: Part(
+                np.concatenate([pixels(image) for image in images]),
+                np.array(json.load(read(f"{name}_lables.json")), dtype=np.uint8),
+            )
             for name, images in batches.items()
         }
 

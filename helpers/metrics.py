@@ -35,9 +35,7 @@ def _check(logits, labels=None):
             f"Labels must be {len(logits)} integers, one an image, not {labels.dtype} of shape {labels.shape}."
         )
     if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        raise ValueError(
-            f"Labels must lie in 0..{logits.shape[1] - 1}, but they span {labels.min()}..{labels.max()}."
-        )
+        raise ValueError(f"Labels must lie in 0..{logits.shape[1] - 1}, but they span {labels.min()}..{labels.max()}.")
     return logits, labels
 
 
@@ -150,14 +148,17 @@ def reliability(logits, labels, bins=BINS):
     """DataFrame, one row a non-empty bin (lower, upper] of the confidence, with the columns lower, upper and count,
     the means confidence and accuracy within the bin, 0..1, and the 95 % Wilson interval low, high of the accuracy.
     """
-    count, confidences, corrects = _bin_sums(*_outcome(logits, labels), bins)
+    confidence, correct = _outcome(logits, labels)
+    count, confidences, corrects = _bin_sums(confidence, correct, bins)
     edges = np.linspace(0, 1, bins + 1)
     table = pd.DataFrame({"lower": edges[:-1], "upper": edges[1:], "count": count})
     table = table[count > 0]
     intervals = [wilson(corrects[i], count[i]) for i in table.index]
     return table.assign(
-        confidence=confidences[table.index] / table["count"], accuracy=corrects[table.index] / table["count"],
-        low=[low for low, _ in intervals], high=[high for _, high in intervals],
+        confidence=confidences[table.index] / table["count"],
+        accuracy=corrects[table.index] / table["count"],
+        low=[low for low, _ in intervals],
+        high=[high for _, high in intervals],
     ).reset_index(drop=True)
 
 
@@ -166,7 +167,8 @@ def ece(logits, labels, bins=BINS):
 
     Biased upwards: read it beside ece_floor.
     """
-    return _gap(*_outcome(logits, labels), bins)
+    confidence, correct = _outcome(logits, labels)
+    return _gap(confidence, correct, bins)
 
 
 def ece_floor(logits, bins=BINS, draws=100, seed=0):

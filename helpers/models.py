@@ -19,11 +19,21 @@ class BaselineNet(nn.Sequential):
     def __init__(self, wider: int = 1):
         a, b, c, d, e = (wider * width for width in (6, 16, 32, 120, 84))
         super().__init__(
-            nn.Conv2d(3, a, 2), nn.ReLU(), nn.MaxPool2d(2),  # 31 -> 15
-            nn.Conv2d(a, b, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2),  # 16 -> 8
-            nn.Conv2d(b, c, 2), nn.ReLU(), nn.MaxPool2d(2),  # 7 -> 3
-            nn.Flatten(), nn.Linear(9 * c, d), nn.ReLU(),
-            nn.Linear(d, e), nn.ReLU(), nn.Linear(e, 10),
+            nn.Conv2d(3, a, 2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),  # 31 -> 15
+            nn.Conv2d(a, b, 2, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),  # 16 -> 8
+            nn.Conv2d(b, c, 2),
+            nn.ReLU(),
+            nn.MaxPool2d(2),  # 7 -> 3
+            nn.Flatten(),
+            nn.Linear(9 * c, d),
+            nn.ReLU(),
+            nn.Linear(d, e),
+            nn.ReLU(),
+            nn.Linear(e, 10),
         )
 
 
@@ -47,10 +57,15 @@ class ImprovedNet(nn.Sequential):
 
     def __init__(self, width: int = 32, norm: bool = True, dropout: float = 0.5, kaiming: bool = True):
         super().__init__(
-            *stage(3, width, norm), *stage(width, 2 * width, norm),  # 32 -> 16 -> 8
+            *stage(3, width, norm),
+            *stage(width, 2 * width, norm),  # 32 -> 16 -> 8
             *stage(2 * width, 4 * width, norm),  # 8 -> 4
-            nn.Flatten(), nn.Dropout(dropout), nn.Linear(64 * width, 8 * width), nn.ReLU(),
-            nn.Dropout(dropout), nn.Linear(8 * width, 10),
+            nn.Flatten(),
+            nn.Dropout(dropout),
+            nn.Linear(64 * width, 8 * width),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(8 * width, 10),
         )
         if not kaiming:
             return
@@ -100,8 +115,15 @@ def fast_block(inputs: int, outputs: int) -> list[nn.Module]:
     norms = [nn.BatchNorm2d(outputs, momentum=0.4) for _ in range(2)]
     for norm in norms:
         norm.weight.requires_grad_(False)
-    return [MatrixConv(inputs, outputs), nn.MaxPool2d(2), norms[0], nn.GELU(),
-            MatrixConv(outputs, outputs), norms[1], nn.GELU()]
+    return [
+        MatrixConv(inputs, outputs),
+        nn.MaxPool2d(2),
+        norms[0],
+        nn.GELU(),
+        MatrixConv(outputs, outputs),
+        norms[1],
+        nn.GELU(),
+    ]
 
 
 class FastNet(nn.Sequential):
@@ -115,10 +137,15 @@ class FastNet(nn.Sequential):
     def __init__(self, widths: tuple[int, int, int] = (64, 256, 256)):
         a, b, c = widths
         super().__init__(
-            nn.Conv2d(3, 24, 2), nn.GELU(),  # 31
-            *fast_block(24, a), *fast_block(a, b), *fast_block(b, c),  # 15 -> 7 -> 3
-            nn.MaxPool2d(3), nn.Flatten(),
-            Scale(1 / c), nn.Linear(c, 10, bias=False),  # scaling inputs or logits is the same
+            nn.Conv2d(3, 24, 2),
+            nn.GELU(),  # 31
+            *fast_block(24, a),
+            *fast_block(a, b),
+            *fast_block(b, c),  # 15 -> 7 -> 3
+            nn.MaxPool2d(3),
+            nn.Flatten(),
+            Scale(1 / c),
+            nn.Linear(c, 10, bias=False),  # scaling inputs or logits is the same
         )
         self.whitening.weight.requires_grad_(False)
         for layer in self:
@@ -198,11 +225,15 @@ def layer_table(model: nn.Sequential, shape: tuple[int, ...] = (3, 32, 32)) -> p
             macs = layer.weight.numel() * x.shape[2] * x.shape[3]
         elif isinstance(layer, nn.Linear):
             macs, field = layer.weight.numel(), visible
-        rows.append({
-            "layer": describe(layer), "output": " x ".join(map(str, x.shape[1:])),
-            "parameters": parameters(layer), "multiply-adds": macs,
-            "receptive field": min(field, shape[-1]),
-        })
+        rows.append(
+            {
+                "layer": describe(layer),
+                "output": " x ".join(map(str, x.shape[1:])),
+                "parameters": parameters(layer),
+                "multiply-adds": macs,
+                "receptive field": min(field, shape[-1]),
+            }
+        )
     model.train(training)
     return pd.DataFrame(rows)
 

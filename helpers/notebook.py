@@ -14,7 +14,7 @@ from helpers.train import pick_device
 PUBLISHED = {"profile": "full", "seed": 0}  # and no changes
 
 # What every notebook has in its parameters cell, and of which type.
-PARAMETERS = {
+PARAMETERS: dict[str, tuple] = {
     "profile": (str, "text"),
     "seed": (int, "a whole number"),
     "device": (str, "text"),
@@ -49,9 +49,7 @@ def start(namespace: dict) -> dict:
     epochs = settings.pop("epochs")
     if settings["profile"] not in PROFILES:
         allowed = ", ".join(PROFILES)
-        raise ValueError(
-            f"the parameter 'profile' must be one of {allowed}, not {settings['profile']!r}."
-        )
+        raise ValueError(f"the parameter 'profile' must be one of {allowed}, not {settings['profile']!r}.")
     pick_device(settings["device"])
     for network, changed in settings["changes"].items():
         try:
@@ -61,8 +59,7 @@ def start(namespace: dict) -> dict:
     if epochs:
         both = {network: {"epochs": epochs} for network in NETWORKS}
         settings["changes"] = {
-            network: both.get(network, {}) | settings["changes"].get(network, {})
-            for network in NETWORKS
+            network: both.get(network, {}) | settings["changes"].get(network, {}) for network in NETWORKS
         }
     _settings.update(settings)
     if text := banner(settings):
@@ -104,10 +101,7 @@ def differences(settings: dict) -> dict:
 
 def banner(settings: dict) -> str:
     """Return a sentence that names what is not as published, or an empty text."""
-    named = [
-        f"{name} = {value}" if "." in name else f"{name} {value}"
-        for name, value in differences(settings).items()
-    ]
+    named = [f"{name} = {value}" if "." in name else f"{name} {value}" for name, value in differences(settings).items()]
     return f"Not the published numbers: {', '.join(named)}." if named else ""
 
 
@@ -147,8 +141,8 @@ def _values(source: str) -> tuple[set[str], bool]:
 
 def _is_literal(node: ast.expr | None) -> bool:
     try:
-        ast.literal_eval(node)
-    except (ValueError, TypeError):
+        ast.literal_eval(node or "")
+    except (ValueError, TypeError, SyntaxError):
         return False
     return True
 
@@ -215,9 +209,7 @@ def _plain(value):
     if isinstance(value, float) and not np.isfinite(value):
         raise ValueError(f"cannot record {value}: results.json holds finite numbers only.")
     if not isinstance(value, str | int | float | None):
-        raise ValueError(
-            f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only."
-        )
+        raise ValueError(f"cannot record {value!r}: results.json holds numbers, texts, lists and dicts only.")
     return value
 
 

@@ -220,8 +220,17 @@ def overfit(losses):
     ax.semilogy(np.arange(1, len(losses) + 1), losses, color=INK)
     ax.axhline(np.log(len(CLASSES)), color=MUTED, linewidth=1, linestyle=":")
     guessing = f"guessing: ln {len(CLASSES)} = {np.log(len(CLASSES)):.2f}"
-    ax.annotate(guessing, (1, np.log(len(CLASSES))), (0, -3), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", va="top", fontsize=8, color=MUTED)
+    ax.annotate(
+        guessing,
+        (1, np.log(len(CLASSES))),
+        (0, -3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+        color=MUTED,
+    )
     ax.set(xlabel="step", ylabel="loss (nats)")
     _whole(ax.xaxis)
     return chart
@@ -273,8 +282,13 @@ def flowchart(rows):
         for j, (title, text, *_) in enumerate(row):
             training = _in_training_only(row[j])
             box = FancyBboxPatch(
-                (j + 0.1, i + 0.14), 0.8, 0.72, boxstyle="round,pad=0,rounding_size=0.05", linewidth=1.1,
-                facecolor="#FFF4E5" if training else "#EAF2FA", linestyle="--" if training else "-",
+                (j + 0.1, i + 0.14),
+                0.8,
+                0.72,
+                boxstyle="round,pad=0,rounding_size=0.05",
+                linewidth=1.1,
+                facecolor="#FFF4E5" if training else "#EAF2FA",
+                linestyle="--" if training else "-",
                 edgecolor="#B36B00" if training else NETWORK_COLOURS["ImprovedNet"],
             )
             ax.add_patch(box)
@@ -309,8 +323,18 @@ def confusion(matrices):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
         seaborn.heatmap(
-            np.where(off_diagonal, share, 0), ax=ax, vmin=0, vmax=max(most, 1e-9), cmap="Reds", cbar=False, square=True,
-            annot=text, fmt="", annot_kws={"fontsize": 7}, linewidths=0.5, linecolor="#E4E4E4",
+            np.where(off_diagonal, share, 0),
+            ax=ax,
+            vmin=0,
+            vmax=max(most, 1e-9),
+            cmap="Reds",
+            cbar=False,
+            square=True,
+            annot=text,
+            fmt="",
+            annot_kws={"fontsize": 7},
+            linewidths=0.5,
+            linecolor="#E4E4E4",
         )
         for cell, value, is_error in zip(ax.texts, share.flat, off_diagonal.flat, strict=True):
             cell.set_color(MUTED if not is_error else "white" if value > 0.6 * most else INK)
@@ -337,8 +361,9 @@ def per_class_f1(tables):
         ax.plot(row, range(len(order)), "o", color=colours[name], markersize=6, label=name)
     for y in range(len(order)):
         for score, offset, side in ((scores[:, y].min(), -7, "right"), (scores[:, y].max(), 7, "left")):
-            ax.annotate(f"{score:.2f}", (score, y), (offset, 0), textcoords="offset points", ha=side, va="center",
-                        fontsize=7.5)
+            ax.annotate(
+                f"{score:.2f}", (score, y), (offset, 0), textcoords="offset points", ha=side, va="center", fontsize=7.5
+            )
             if len(tables) == 1:
                 break
     ax.set_yticks(range(len(order)), order)
@@ -377,14 +402,17 @@ def gallery(images, true, predicted, confidence, columns=6):
 
 def gallery_of(part, prediction, chosen, columns=6):
     """A gallery of the images `chosen`, indices (n,), of a Part with an inference.Prediction of all its images."""
-    return gallery(part.images[chosen], part.labels[chosen], prediction.labels[chosen], prediction.confidence[chosen],
-                   columns)
+    return gallery(
+        part.images[chosen], part.labels[chosen], prediction.labels[chosen], prediction.confidence[chosen], columns
+    )
 
 
 def galleries(part, predictions, chosen, columns):
     """Galleries of several networks as rows of one: predictions and chosen indices by network."""
-    parts = [(part.images[chosen[name]], part.labels[chosen[name]], p.labels[chosen[name]], p.confidence[chosen[name]])
-             for name, p in predictions.items()]
+    parts = [
+        (part.images[chosen[name]], part.labels[chosen[name]], p.labels[chosen[name]], p.confidence[chosen[name]])
+        for name, p in predictions.items()
+    ]
     images, true, predicted, confidence = (np.concatenate(each) for each in zip(*parts, strict=True))
     return gallery(images, true, predicted, confidence, columns)
 
@@ -427,9 +455,21 @@ def confusion_change(before, after):
     texts = [["" if not x or np.isnan(x) else f"{x:+.0f}" for x in row] for row in change]
     chart = Chart(4.6, 3.9)
     ax = chart.subplots()
-    seaborn.heatmap(change, ax=ax, cmap="RdBu_r", vmin=-most, vmax=most, annot=texts, fmt="", square=True,
-                    annot_kws={"fontsize": 7}, linewidths=0.5, xticklabels=CLASSES, yticklabels=CLASSES,
-                    cbar_kws={"label": "images", "shrink": 0.7})
+    seaborn.heatmap(
+        change,
+        ax=ax,
+        cmap="RdBu_r",
+        vmin=-most,
+        vmax=most,
+        annot=texts,
+        fmt="",
+        square=True,
+        annot_kws={"fontsize": 7},
+        linewidths=0.5,
+        xticklabels=CLASSES,
+        yticklabels=CLASSES,
+        cbar_kws={"label": "images", "shrink": 0.7},
+    )
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(length=0)
     ax.grid(False)
@@ -494,8 +534,15 @@ def reliability(tables):
         top.vlines(table["confidence"], table["low"], table["high"], color=colour, linewidth=1)
         top.plot(table["confidence"], table["accuracy"], "-", color=colour)
         for rows, fill in ((table[table["count"] >= FEW], colour), (table[table["count"] < FEW], "white")):
-            top.plot(rows["confidence"], rows["accuracy"], "o", color=colour, markerfacecolor=fill, markersize=3.5,
-                     clip_on=False)
+            top.plot(
+                rows["confidence"],
+                rows["accuracy"],
+                "o",
+                color=colour,
+                markerfacecolor=fill,
+                markersize=3.5,
+                clip_on=False,
+            )
         top.set(title=name.replace(", ", "\n"), xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, 1))
         share = table["count"] / table["count"].sum()
         bottom.bar(left, share, width, align="edge", color=colour, alpha=0.8, edgecolor="white")
@@ -518,8 +565,16 @@ def risk_coverage(curves):
         # 500 points are as many as the eye can tell apart, and keep the SVG small.
         shown = np.unique(np.linspace(0, len(risk) - 1, 500).astype(int))
         ax.plot(np.asarray(coverage)[shown], np.asarray(risk)[shown], color=colours[name])
-        ax.annotate(name, (coverage[-1], risk[-1]), (4, 0), textcoords="offset points", va="center", fontsize=8,
-                    color=colours[name], annotation_clip=False)
+        ax.annotate(
+            name,
+            (coverage[-1], risk[-1]),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colours[name],
+            annotation_clip=False,
+        )
     ax.set(xlabel="share of images answered", ylabel="error rate among them", xlim=(0, 1), ylim=(0, None))
     _percent(ax.xaxis)
     _percent(ax.yaxis)

@@ -87,8 +87,14 @@ def run_name(network: str, cfg: TrainConfig, seed: int, parts: tuple[Part, Part]
     return f"{network}-{identity(network, cfg, seed, digests)}", digests
 
 
-def load_or_train(network: str, profile: str = "full", seed: int = 0, device: str = "auto", train_minutes: float = 2,
-                  changes: dict | None = None) -> Run:
+def load_or_train(
+    network: str,
+    profile: str = "full",
+    seed: int = 0,
+    device: str = "auto",
+    train_minutes: float = 2,
+    changes: dict | None = None,
+) -> Run:
     """Load the run with this identity if it is stored and verifies; train it and keep it in the cache if it is missing.
 
     changes: hyper-parameters that differ from the profile's, by network: {"ImprovedNet": {"epochs": 20}}.

@@ -125,9 +125,15 @@ def muon_and_sgd(model: models.FastNet, cfg: TrainConfig) -> list[torch.optim.Op
     filters = [layer.weight for layer in model if isinstance(layer, models.MatrixConv)]
     norms = [layer.bias for layer in model if isinstance(layer, nn.BatchNorm2d)]
     parts = [([model.whitening.bias], 0.053, 3 / 8), (norms, 0.053, 1.0), ([model.head.weight], 0.67, 1.0)]
-    groups = [{"params": params, "weight_decay": cfg.weight_decay / rate,
-               "times": rate * cfg.batch_size / 0.24, "share": share}
-              for params, rate, share in parts]
+    groups = [
+        {
+            "params": params,
+            "weight_decay": cfg.weight_decay / rate,
+            "times": rate * cfg.batch_size / 0.24,
+            "share": share,
+        }
+        for params, rate, share in parts
+    ]
     muon = Muon(filters, lr=cfg.peak_lr, momentum=0.6, weight_decay=0.0, ns_steps=3)
     return [muon, torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.85, nesterov=True)]
 
@@ -215,8 +221,17 @@ def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
     return model.to(device.kind)
 
 
-def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int, device: Device,
-        state_file: Path | None = None, log=print, last: int | None = None) -> Trained:
+def fit(
+    network: str,
+    cfg: TrainConfig,
+    train: Part,
+    validation: Part,
+    seed: int,
+    device: Device,
+    state_file: Path | None = None,
+    log=print,
+    last: int | None = None,
+) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
     last: the epoch after which to stop, with the schedule of the whole length (default: the whole).
@@ -245,12 +260,17 @@ def fit(network: str, cfg: TrainConfig, train: Part, validation: Part, seed: int
             first_losses = losses[:REPLAY_STEPS].tolist()
         if validation_loss < min((row["validation_loss"] for row in history), default=math.inf):
             best = {name: tensor.cpu().clone() for name, tensor in model.state_dict().items()}
-        history.append({
-            "epoch": epoch, "lr": optimizers[0].param_groups[0]["lr"],
-            "train_loss": float(losses @ sizes / sizes.sum()), "train_accuracy": float(correct.sum() / sizes.sum()),
-            "validation_loss": validation_loss, "validation_accuracy": validation_accuracy,
-            "seconds": time.perf_counter() - began,
-        })
+        history.append(
+            {
+                "epoch": epoch,
+                "lr": optimizers[0].param_groups[0]["lr"],
+                "train_loss": float(losses @ sizes / sizes.sum()),
+                "train_accuracy": float(correct.sum() / sizes.sum()),
+                "validation_loss": validation_loss,
+                "validation_accuracy": validation_accuracy,
+                "seconds": time.perf_counter() - began,
+            }
+        )
         if state_file is not None:
             _save(state_file, model, optimizers, best, history, first_losses, devices)
         log(epoch_line(network, history, cfg.epochs))
@@ -282,8 +302,17 @@ def evaluate(model: nn.Module, part: Part) -> tuple[float, float]:
 
 def _save(path: Path, model, optimizers, best, history, first_losses, devices) -> None:
     file = io.BytesIO()  # torch.save has errors of its own for a full disk
-    torch.save({"model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "best": best, "history": history, "first_losses": first_losses, "devices": devices}, file)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "best": best,
+            "history": history,
+            "first_losses": first_losses,
+            "devices": devices,
+        },
+        file,
+    )
     content = file.getvalue()
     files.write(path, hashlib.sha256(content).digest() + content)  # torch.load would not notice most flipped bits
 
@@ -320,8 +349,19 @@ def replay_epochs(
 
 def plain(cfg: TrainConfig) -> TrainConfig:
     """The same configuration at a constant rate without augmentation, decay and smoothing, for the one-batch check."""
-    return replace(cfg, schedule="constant", warmup_epochs=0, weight_decay=0.0, crop_padding=0, flip=0.0,
-                   rotation=0.0, jitter=0.0, erasing=0.0, label_smoothing=0.0, flipping="random")
+    return replace(
+        cfg,
+        schedule="constant",
+        warmup_epochs=0,
+        weight_decay=0.0,
+        crop_padding=0,
+        flip=0.0,
+        rotation=0.0,
+        jitter=0.0,
+        erasing=0.0,
+        label_smoothing=0.0,
+        flipping="random",
+    )
 
 
 def overfit(network: str, cfg: TrainConfig, batch: Part, steps: int, device: Device) -> list[float]:

@@ -77,9 +77,7 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
     predicted, confidence = p.argmax(1), p.max(1)
     right = predicted == labels
     interval = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci(method="wilson")
-    f1 = sklearn.metrics.f1_score(
-        labels, predicted, average="macro", labels=classes, zero_division=0
-    )
+    f1 = sklearn.metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0)
     brier = sklearn.metrics.brier_score_loss(labels, p, labels=classes, scale_by_half=False)
     order = np.argsort(-confidence, kind="stable")
     return {
@@ -190,9 +188,7 @@ def sections(logits: dict, labels: dict) -> dict:
         | by_kind(logits["validation"][name], labels["validation"])
         for name in NETWORKS
     }
-    divisors = {
-        name: temperature(logits["validation"][name], labels["validation"]) for name in NETWORKS
-    }
+    divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in NETWORKS}
     return {
         "02_baseline": {"validation": {"BaselineNet": validation["BaselineNet"]}},
         "03_improved": {"validation": validation},
@@ -207,9 +203,7 @@ def sections(logits: dict, labels: dict) -> dict:
             },
         },
         "05_confidence_analysis": {
-            "confidence": {
-                name: confidence(z[name], divisors[name], y, tested[name]) for name in NETWORKS
-            },
+            "confidence": {name: confidence(z[name], divisors[name], y, tested[name]) for name in NETWORKS},
             "rescued": {a: rescued(p[a], answers[b], y) for a, b in (NETWORKS, NETWORKS[::-1])},
             "audit": label_audit(p, y),
         },

@@ -58,10 +58,12 @@ def test_flip(images, interpolation):
 def test_shift_is_a_crop_of_the_padded_image(images, interpolation):
     degrees, _, flip = still()
     shift = torch.tensor([[0, 0], [4, -4], [1, 2], [-3, 0], [0, 4], [-4, -4]])
-    expected = torch.stack([
-        reference.crop(reference.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
-        for x, (dx, dy) in zip(images, shift, strict=True)
-    ])
+    expected = torch.stack(
+        [
+            reference.crop(reference.pad(x, 4), top=4 - int(dy), left=4 - int(dx), height=32, width=32)
+            for x, (dx, dy) in zip(images, shift, strict=True)
+        ]
+    )
     warped = augment.warp(images, degrees, shift.float(), flip, interpolation)
     torch.testing.assert_close(warped, expected, atol=1e-5, rtol=0)
 
@@ -70,11 +72,19 @@ def test_shift_is_a_crop_of_the_padded_image(images, interpolation):
 def test_the_composed_warp(images, interpolation):
     degrees, shift = torch.linspace(-20, 20, N), torch.randint(-4, 5, (N, 2))
     flip = torch.tensor([True, True, False, True, False, False])
-    expected = torch.stack([
-        reference.affine(reference.horizontal_flip(x) if f else x, angle=-a.item(), translate=s.tolist(), scale=1.0,
-                         shear=[0.0], interpolation=MODES[interpolation])
-        for x, a, s, f in zip(images, degrees, shift, flip, strict=True)
-    ])
+    expected = torch.stack(
+        [
+            reference.affine(
+                reference.horizontal_flip(x) if f else x,
+                angle=-a.item(),
+                translate=s.tolist(),
+                scale=1.0,
+                shear=[0.0],
+                interpolation=MODES[interpolation],
+            )
+            for x, a, s, f in zip(images, degrees, shift, flip, strict=True)
+        ]
+    )
     assert_same(augment.warp(images, degrees, shift.float(), flip, interpolation), expected, interpolation)
 
 

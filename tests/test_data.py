@@ -40,7 +40,8 @@ def small(monkeypatch, tmp_path):
     """The sample plays the whole of CIFAR-10: its digests are the expected ones, and every outside source is closed."""
     parts = {name: data._load(name, "smoke") for name in ("train", "test")}
     monkeypatch.setattr(data, "DATA", tmp_path / "data")
-    monkeypatch.setattr(data, "DIGESTS", {k: (data.array_digest(p.images), data.array_digest(p.labels)) for k, p in parts.items()})
+    digests = {name: tuple(map(data.array_digest, part)) for name, part in parts.items()}
+    monkeypatch.setattr(data, "DIGESTS", digests)
     for source in ("_from_archive", "_from_npm"):
         monkeypatch.setattr(data, source, refuse)
     monkeypatch.delenv("CIFAR10_DIR", raising=False)
@@ -117,8 +118,10 @@ def test_the_cache_is_read_without_any_other_source(small, capsys):
     assert same(data.test("full"), small["test"])
     assert capsys.readouterr().out == ""
     data.obtain()
-    assert capsys.readouterr().out.splitlines() == ["CIFAR-10 from the cache in data/ ...",
-                                                    "  60,000 images, SHA-256 verified"]
+    assert capsys.readouterr().out.splitlines() == [
+        "CIFAR-10 from the cache in data/ ...",
+        "  60,000 images, SHA-256 verified",
+    ]
 
 
 def truncate(path):
@@ -493,10 +496,15 @@ def test_a_second_process_waits_for_the_images_and_finds_them(tmp_path, monkeypa
 
 def test_a_relative_folder_starts_at_the_project_wherever_python_runs(tmp_path):
     code = "from helpers import config, data; print(config.CACHE); data._from_folder()"
-    environment = {**os.environ, "PYTHONPATH": str(config.ROOT), "CIFAR10_REPORT_CACHE": "some/cache",
-                   "CIFAR10_DIR": "some/images"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(config.ROOT),
+        "CIFAR10_REPORT_CACHE": "some/cache",
+        "CIFAR10_DIR": "some/images",
+    }
     for folder in (tmp_path, config.ROOT / "notebooks"):
-        result = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True,
-                                text=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+        )
         assert result.stdout == f"{config.ROOT / 'some' / 'cache'}\n"
         assert f"{config.ROOT / 'some' / 'images'} holds no folder" in result.stderr

@@ -5,12 +5,15 @@ import pytest
 from helpers.errors import BadInput, Problem, exit_cleanly
 
 
-@pytest.mark.parametrize(("error", "says"), [
-    (Problem("too long: shorten it."), "too long: shorten it."),
-    (BadInput("device must be auto."), "device must be auto."),
-    (OSError(28, "No space left on device", "reports/x"), "reports/x: No space left on device."),
-    (FileNotFoundError("nothing here"), "nothing here"),
-])
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (Problem("too long: shorten it."), "too long: shorten it."),
+        (BadInput("device must be auto."), "device must be auto."),
+        (OSError(28, "No space left on device", "reports/x"), "reports/x: No space left on device."),
+        (FileNotFoundError("nothing here"), "nothing here"),
+    ],
+)
 def test_what_can_be_expected_is_one_line(error, says):
     with pytest.raises(SystemExit) as caught, exit_cleanly():
         raise error

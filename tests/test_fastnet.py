@@ -131,8 +131,10 @@ def test_muon_is_for_fastnet(short):
 def test_pieces_add_up_to_the_batch(sample):
     """Without batch normalisation the gradient of pieces, also of unequal ones, is the batch's."""
     cfg = train.plain(config.train_config("BaselineNet", "smoke", batch_size=360))
-    whole, pieces = (train.replay("BaselineNet", dataclasses.replace(cfg, epochs=3, microbatch=m),
-                                  sample[0], 0, CPU) for m in (0, 100))
+    whole, pieces = (
+        train.replay("BaselineNet", dataclasses.replace(cfg, epochs=3, microbatch=m), sample[0], 0, CPU)
+        for m in (0, 100)
+    )
     assert whole == pytest.approx(pieces, rel=1e-5)
 
 
@@ -197,6 +199,8 @@ def test_settings_are_stored_where_they_differ():
     assert stored["microbatch"] == 125 and stored["flipping"] == "alternate"
     assert config.from_record(stored) == config.FAST
     assert "microbatch" not in config.to_record(config.IMPROVED)
-    names = {runs.identity("FastNet", dataclasses.replace(config.FAST, **change), 0, {})
-             for change in ({}, {"microbatch": 0}, {"padding": "zeros"}, {"flipping": "random"})}
+    names = {
+        runs.identity("FastNet", dataclasses.replace(config.FAST, **change), 0, {})
+        for change in ({}, {"microbatch": 0}, {"padding": "zeros"}, {"flipping": "random"})
+    }
     assert len(names) == 4

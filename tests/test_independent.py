@@ -69,9 +69,7 @@ def test_audit_suspects_what_cleanlab_suspects(answers):
 def test_bootstrap_intervals_agree_within_their_tolerance(answers):
     labels, logits = answers
     ours = bootstrap(logits, labels)
-    statistics = {
-        "macro_f1": metrics.macro_f1, "nll": metrics.nll, "brier": metrics.brier,
-    }
+    statistics = {"macro_f1": metrics.macro_f1, "nll": metrics.nll, "brier": metrics.brier}
     for key, statistic in statistics.items():
         draws = metrics.paired_bootstrap(statistic, labels, *logits.values(), draws=500)
         intervals = np.quantile(draws, [0.025, 0.975], axis=1).T
@@ -101,9 +99,7 @@ def published():
 
 def test_the_published_logits_give_the_published_scores(published):
     results, computed = published
-    wanted = {
-        stem: {name: results[stem][name] for name in names} for stem, names in computed.items()
-    }
+    wanted = {stem: {name: results[stem][name] for name in names} for stem, names in computed.items()}
     for stem in ("02_baseline", "03_improved"):
         for each in wanted[stem]["validation"].values():
             each.pop("training")  # takes training images, and their logits are not kept

@@ -13,6 +13,8 @@ from PIL import Image
 
 from helpers import metrics, plots
 from helpers.config import CLASSES
+from helpers.data import Part
+from helpers.inference import Prediction
 
 NAMES = ("BaselineNet", "ImprovedNet")
 
@@ -37,12 +39,20 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
+<<<<<<< HEAD
 TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3, "title": ["as it is"] * 3 + ["without this"] * 3,
                        "accuracy": np.linspace(0.7, 0.6, 6), "gap": np.linspace(0.02, 0.11, 6)})
+=======
+TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3,
+                       "title": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
+                       "gap": np.linspace(0.02, 0.11, 6)})
+>>>>>>> 8f25dbb9c71b83ef95349cea7e03bb5781223074
 SEVERITIES = pd.DataFrame([
     {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
     for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
+PART = Part(draw((4, 32, 32, 3)), np.arange(4))
+PREDICTION = Prediction(np.eye(10)[:4], np.eye(10)[:4], np.array([0, 1, 3, 3]), np.linspace(0.2, 1, 4))
 
 CHARTS = {
     "class_examples": lambda: plots.class_examples(draw((40, 32, 32, 3)), np.arange(40) % 10, per_class=3),
@@ -53,10 +63,16 @@ CHARTS = {
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
     "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
-    "flowchart": lambda: plots.flowchart([[("image", "32 x 32"), ("stage", "conv")], [("loss", "of logits", "training")]]),
+    "flowchart": lambda: plots.flowchart(
+        [[("image", "32 x 32"), ("stage", "conv")], [("loss", "of logits", "training")]]
+    ),
     "confusion": lambda: plots.confusion({name: metrics.confusion(*m) for name, m in MODELS.items()}),
     "per_class_f1": lambda: plots.per_class_f1({name: metrics.per_class(*m) for name, m in MODELS.items()}),
     "gallery": lambda: plots.gallery(draw((8, 32, 32, 3)), [1] * 8, [1, 0] * 4, np.linspace(0.2, 1, 8)),
+    "gallery_of": lambda: plots.gallery_of(PART, PREDICTION, np.array([1, 3])),
+    "galleries": lambda: plots.galleries(
+        PART, {"a": PREDICTION, "b": PREDICTION}, {"a": np.array([1, 3]), "b": np.array([0, 2])}, columns=2
+    ),
     "probabilities": lambda: plots.probabilities(
         draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
     ),
@@ -67,7 +83,7 @@ CHARTS = {
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
-RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency"}
+RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency", "gallery_of", "galleries"}
 
 
 def test_every_figure_is_tested():

@@ -107,8 +107,11 @@ def test_the_files_name_no_machine_path_or_person(folder):
 def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample):
     cfg, digests = config.IMPROVED, {"training": "a", "validation": "b"}
     this = runs.identity("ImprovedNet", cfg, 0, digests)
-    others = [runs.identity("BaselineNet", cfg, 0, digests), runs.identity("ImprovedNet", cfg, 1, digests),
-              runs.identity("ImprovedNet", cfg, 0, digests, train.RECIPE + 1)]
+    others = [
+        runs.identity("BaselineNet", cfg, 0, digests),
+        runs.identity("ImprovedNet", cfg, 1, digests),
+        runs.identity("ImprovedNet", cfg, 0, digests, train.RECIPE + 1),
+    ]
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)

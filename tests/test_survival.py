@@ -47,8 +47,9 @@ with exit_cleanly("Stopped. The same command goes on."):
 def run(code, *arguments, cache, **options):
     environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(cache), "PYTHONPATH": str(config.ROOT)}
     command = [sys.executable, "-c", HEAR_CTRL_C + code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            **options)
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
 
 
 def start(network, folder, within="{}"):
@@ -100,11 +101,14 @@ def kill_some_time_later(process, rng):
     process.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize(("network", "kills"), [
-    ("BaselineNet", 2),
-    pytest.param("BaselineNet", 30, marks=pytest.mark.torture),
-    pytest.param("ImprovedNet", 30, marks=pytest.mark.torture),
-])
+@pytest.mark.parametrize(
+    ("network", "kills"),
+    [
+        ("BaselineNet", 2),
+        pytest.param("BaselineNet", 30, marks=pytest.mark.torture),
+        pytest.param("ImprovedNet", 30, marks=pytest.mark.torture),
+    ],
+)
 def test_a_killed_training_goes_on_to_the_same_bits(undisturbed, network, kills, tmp_path):
     disturbed = tmp_path / "disturbed"
     rng, gone_on = random.Random(0), 0
@@ -214,8 +218,18 @@ __main__.main(sys.argv[1:])
 def make(folder, output, within="{}"):
     meta = folder / "meta.yaml"
     meta.write_text('title: T\nsubtitle: S\ndate: D\nlang: en-GB\nabstract: "x = {01_only[x]}"\nprovenance: P\n')
-    return run(within.format(REPORT), meta, "--profile", "smoke", "--notebooks", folder, "--output", output,
-               cache=folder / "cache", start_new_session=True)
+    return run(
+        within.format(REPORT),
+        meta,
+        "--profile",
+        "smoke",
+        "--notebooks",
+        folder,
+        "--output",
+        output,
+        cache=folder / "cache",
+        start_new_session=True,
+    )
 
 
 def generation(output):
@@ -227,10 +241,13 @@ def generation(output):
     return x
 
 
-@pytest.mark.parametrize(("end", "times"), [
-    (signal.SIGINT, 1),
-    *(pytest.param(end, 10, marks=pytest.mark.torture) for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)),
-])
+@pytest.mark.parametrize(
+    ("end", "times"),
+    [
+        (signal.SIGINT, 1),
+        *(pytest.param(end, 10, marks=pytest.mark.torture) for end in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)),
+    ],
+)
 def test_a_report_that_is_stopped_leaves_a_whole_one(tmp_path, end, times):
     output, rng = tmp_path / "out", random.Random(0)
     project(tmp_path, 0)
@@ -410,8 +427,30 @@ def test_a_damaged_picture_is_read_or_refused_in_one_line(kind, damage, times, t
             assert str(error).startswith(f"{path}: ") and str(error).endswith(".") and "\n" not in str(error)
 
 
-NASTY = [-1, 0, 1, 2.5, 1e308, -1e308, 10**400, 2**63, float("nan"), float("inf"), True, None, "", "0.1", "sgd",
-         "cosine", [], {}, b"1", 1 + 2j, np.float32(0.1), np.int64(3)]
+NASTY = [
+    -1,
+    0,
+    1,
+    2.5,
+    1e308,
+    -1e308,
+    10**400,
+    2**63,
+    float("nan"),
+    float("inf"),
+    True,
+    None,
+    "",
+    "0.1",
+    "sgd",
+    "cosine",
+    [],
+    {},
+    b"1",
+    1 + 2j,
+    np.float32(0.1),
+    np.int64(3),
+]
 
 
 @pytest.mark.parametrize("times", [30, pytest.param(1000, marks=pytest.mark.torture)])

@@ -112,8 +112,9 @@ def first_losses(training):
 
 
 # Four epochs of thirty steps, three of them after the warm-up, with all that a setting can switch on.
-ADAMW = dataclasses.replace(config.IMPROVED, epochs=4, batch_size=12, warmup_epochs=1, peak_lr=0.001,
-                            weight_decay=0.8, erasing=0.5)
+ADAMW = dataclasses.replace(
+    config.IMPROVED, epochs=4, batch_size=12, warmup_epochs=1, peak_lr=0.001, weight_decay=0.8, erasing=0.5
+)
 SGD = dataclasses.replace(ADAMW, optimizer="sgd", peak_lr=0.05, weight_decay=0.01)
 # Of their losses, in nats. One and two threads, and code with and without vector instructions,
 # differ by less than 1e-6. The smallest change below makes a difference of 3e-4 with SGD, whose
@@ -136,10 +137,11 @@ def test_the_recipe_version_changes_with_the_losses(sample):
     """If this fails because training was changed on purpose, raise train.RECIPE and record the new losses with
     python -m tests.test_train."""
     recorded, now = json.loads(RECORDED.read_text()), all_losses(sample)
-    same = [now["steps"][network] == pytest.approx(recorded["steps"][network], abs=0.01)
-            for network in config.NETWORKS]
-    same += [now["epochs"][name] == pytest.approx(recorded["epochs"][name], abs=tolerance)
-             for name, tolerance in TOLERANCES.items()]
+    same = [now["steps"][network] == pytest.approx(recorded["steps"][network], abs=0.01) for network in config.NETWORKS]
+    same += [
+        now["epochs"][name] == pytest.approx(recorded["epochs"][name], abs=tolerance)
+        for name, tolerance in TOLERANCES.items()
+    ]
     assert all(same) == (recorded["recipe"] == train.RECIPE), f"losses and RECIPE must change together: {same}"
 
 
@@ -163,9 +165,22 @@ def linear_lr(cfg, step, steps_per_epoch, *share, lr_at=train.lr_at):
 
 
 SETTINGS = {
-    "epochs": 5, "batch_size": 13, "optimizer": "sgd", "peak_lr": 0.0009, "weight_decay": 0.0, "schedule": "constant",
-    "warmup_epochs": 1.5, "crop_padding": 3, "flip": 0.4, "rotation": 6, "interpolation": "bilinear", "jitter": 0.12,
-    "erasing": 0.45, "label_smoothing": 0.06, "padding": "reflection", "flipping": "alternate",
+    "epochs": 5,
+    "batch_size": 13,
+    "optimizer": "sgd",
+    "peak_lr": 0.0009,
+    "weight_decay": 0.0,
+    "schedule": "constant",
+    "warmup_epochs": 1.5,
+    "crop_padding": 3,
+    "flip": 0.4,
+    "rotation": 6,
+    "interpolation": "bilinear",
+    "jitter": 0.12,
+    "erasing": 0.45,
+    "label_smoothing": 0.06,
+    "padding": "reflection",
+    "flipping": "alternate",
 }
 CODE = {
     "no momentum": (SGD, "make_optimizers", optimizer_with(momentum=0.0)),
@@ -207,8 +222,12 @@ def test_the_code_digest_is_of_code_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "ROOT", tmp_path)
     path, before = tmp_path / "helpers" / "models.py", train.code_digest()
     text = path.read_text()
-    for changed in (f"# A comment.\n\n{text}", re.sub(r'"""[^"]+"""', '"""Otherwise said."""', text),
-                    text.replace("\n\n\n", "\n\n\n\n"), text.replace("\n\n\ndef", "  # and here\n\n\ndef", 1)):
+    for changed in (
+        f"# A comment.\n\n{text}",
+        re.sub(r'"""[^"]+"""', '"""Otherwise said."""', text),
+        text.replace("\n\n\n", "\n\n\n\n"),
+        text.replace("\n\n\ndef", "  # and here\n\n\ndef", 1),
+    ):
         assert changed != text
         path.write_text(changed)
         assert train.code_digest() == before

@@ -106,8 +106,8 @@ def judge_claims(evidence: Evidence) -> list[Claim]:
         capacity(evidence.training_accuracy, logits[0], evidence.labels),
         texture(evidence.cues),
         misleading(before[0]),
-        balance(*logits, evidence.labels),
-        pairs(*logits, evidence.labels),
+        balance(logits[0], logits[1], evidence.labels),
+        pairs(logits[0], logits[1], evidence.labels),
         confidence(before, after),
         depth(runs, evidence.pair("probes")),
         stability(evidence.ablation),
@@ -176,8 +176,7 @@ def misleading(scores: dict) -> Claim:
     return Claim(
         "misleading",
         "The baseline shows how confidence misleads",
-        f"{scores['wrong_above_90']} mistakes above 0.9; mean confidence "
-        f"{100 * lead:+.1f} points from accuracy",
+        f"{scores['wrong_above_90']} mistakes above 0.9; mean confidence {100 * lead:+.1f} points from accuracy",
         *_holds(lead > 0 and scores["wrong_above_90"] > 0),
     )
 
@@ -365,10 +364,7 @@ def comparison_table(summaries: dict[str, dict]) -> pd.DataFrame:
 
     [low, high] follows where a score has an interval.
     """
-    columns = {
-        name: [_cell(scores, *row) for row in ROWS]
-        for name, scores in {**summaries, **REFERENCE}.items()
-    }
+    columns = {name: [_cell(scores, *row) for row in ROWS] for name, scores in {**summaries, **REFERENCE}.items()}
     return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="on the test images"))
 
 

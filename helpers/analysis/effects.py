@@ -54,8 +54,8 @@ def change_table(rows: pd.DataFrame, yardstick: str, scores: dict[str, str]) -> 
     means = spread(rows)
     cells = {}
     for score, title in scores.items():
-        pairs = means[[score, f"{score}_std"]].itertuples(index=False)
-        cells[title] = [mean_and_deviation(*pair, factor=100, digits=1) for pair in pairs]
+        pairs = zip(means[score], means[f"{score}_std"], strict=True)
+        cells[title] = [mean_and_deviation(mean, deviation, 100, 1) for mean, deviation in pairs]
         said = in_points(against(rows, yardstick, score))
         cells[f"change of {score}"] = said.reindex(means.index, fill_value="")
     return pd.DataFrame(cells, index=means.index).set_index(means["title"])
@@ -70,8 +70,7 @@ def cue_table(rows: pd.DataFrame, keys: list[str], cues: dict[str, str]) -> pd.D
     titles, means, deviations = groups["title"].first(), groups[list(cues)].mean(), groups[list(cues)].std()
     cells = {
         titles[key]: [
-            mean_and_deviation(means.loc[key, cue], deviations.loc[key, cue], factor=100, digits=1)
-            for cue in cues
+            mean_and_deviation(means.loc[key, cue], deviations.loc[key, cue], factor=100, digits=1) for cue in cues
         ]
         for key in keys
     }
@@ -104,6 +103,6 @@ def seeds_table(over: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     shown = over[["network", "epochs"]].assign(seeds=over["n"])
     for score, title in titles.items():
         factor, digits = (100, 2) if score == "accuracy" else (1, 3)
-        pairs = over[[score, f"{score}_std"]].itertuples(index=False)
-        shown[title] = [mean_and_deviation(*pair, factor=factor, digits=digits) for pair in pairs]
+        pairs = zip(over[score], over[f"{score}_std"], strict=True)
+        shown[title] = [mean_and_deviation(mean, deviation, factor, digits) for mean, deviation in pairs]
     return shown

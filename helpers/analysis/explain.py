@@ -126,6 +126,8 @@ def linear_probe(model: nn.Sequential, training: Part, held_out: Part) -> dict[s
     """
     fitted_on, scored_on = stage_features(model, training.images), stage_features(model, held_out.images)
     probes = (make_pipeline(StandardScaler(), RidgeClassifier(alpha=RIDGE)) for _ in fitted_on)
-    accuracies = [float(probe.fit(fit, training.labels).score(score, held_out.labels))
-                  for probe, fit, score in zip(probes, fitted_on, scored_on, strict=True)]
+    accuracies = [
+        float(probe.fit(fit, training.labels).score(score, held_out.labels))
+        for probe, fit, score in zip(probes, fitted_on, scored_on, strict=True)
+    ]
     return {f"stage_{i}" if i else "pixels": accuracy for i, accuracy in enumerate(accuracies)}

@@ -39,12 +39,18 @@ class PILImages(torch.utils.data.Dataset):
 
     def __init__(self, part: Part, cfg: TrainConfig):
         self.part = part
-        self.transform = T.Compose([
-            T.RandomCrop(32, padding=cfg.crop_padding), T.RandomHorizontalFlip(cfg.flip),
-            T.RandomRotation(cfg.rotation), T.ColorJitter(cfg.jitter, cfg.jitter, cfg.jitter),
-            T.ToImage(), T.ToDtype(torch.float32, scale=True),
-            T.Normalize(CIFAR10_MEAN, CIFAR10_STD), T.RandomErasing(cfg.erasing),
-        ])
+        self.transform = T.Compose(
+            [
+                T.RandomCrop(32, padding=cfg.crop_padding),
+                T.RandomHorizontalFlip(cfg.flip),
+                T.RandomRotation(cfg.rotation),
+                T.ColorJitter(cfg.jitter, cfg.jitter, cfg.jitter),
+                T.ToImage(),
+                T.ToDtype(torch.float32, scale=True),
+                T.Normalize(CIFAR10_MEAN, CIFAR10_STD),
+                T.RandomErasing(cfg.erasing),
+            ]
+        )
 
     def __len__(self):
         return len(self.part.labels)
@@ -118,12 +124,18 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
     peak, rows = float(np.median(products)), []
     for name, seconds in taken.items():
         rate = cfg.batch_size / np.array(seconds)
-        rows.append({
-            "what": name, "images_per_second": float(np.median(rate)), "low": float(rate.min()),
-            "high": float(rate.max()), "epoch_seconds": len(part.labels) / float(np.median(rate)),
-            "gflops": work / float(np.median(seconds)), "share_of_matmul": work / float(np.median(seconds)) / peak,
-            "times_usual": float(np.median(np.array(taken["the usual way"]) / seconds)),
-        })
+        rows.append(
+            {
+                "what": name,
+                "images_per_second": float(np.median(rate)),
+                "low": float(rate.min()),
+                "high": float(rate.max()),
+                "epoch_seconds": len(part.labels) / float(np.median(rate)),
+                "gflops": work / float(np.median(seconds)),
+                "share_of_matmul": work / float(np.median(seconds)) / peak,
+                "times_usual": float(np.median(np.array(taken["the usual way"]) / seconds)),
+            }
+        )
     return {"matmul_gflops": peak, "rows": rows}
 
 
@@ -145,13 +157,18 @@ def train_a_little() -> None:
 def table(result: dict) -> pd.DataFrame:
     """The rows for reading."""
     rows = pd.DataFrame(result["rows"])
-    return pd.DataFrame({
-        "images/s": [f"{m:,.0f} [{low:,.0f}, {high:,.0f}]" for m, low, high in
-                     zip(rows["images_per_second"], rows["low"], rows["high"], strict=True)],
-        "s an epoch": rows["epoch_seconds"].round().astype(int), "GFLOP/s": rows["gflops"].round().astype(int),
-        "of matmul": [f"{share:.0%}" for share in rows["share_of_matmul"]],
-        "times the usual": [f"{ratio:.2f}" for ratio in rows["times_usual"]],
-    }).set_index(pd.Index(rows["what"], name="training ImprovedNet"))
+    return pd.DataFrame(
+        {
+            "images/s": [
+                f"{m:,.0f} [{low:,.0f}, {high:,.0f}]"
+                for m, low, high in zip(rows["images_per_second"], rows["low"], rows["high"], strict=True)
+            ],
+            "s an epoch": rows["epoch_seconds"].round().astype(int),
+            "GFLOP/s": rows["gflops"].round().astype(int),
+            "of matmul": [f"{share:.0%}" for share in rows["share_of_matmul"]],
+            "times the usual": [f"{ratio:.2f}" for ratio in rows["times_usual"]],
+        }
+    ).set_index(pd.Index(rows["what"], name="training ImprovedNet"))
 
 
 def stored() -> dict:
@@ -161,15 +178,18 @@ def stored() -> dict:
 
 def described(result: dict) -> str:
     """Where and how it was measured, in a sentence or two."""
-    return (f"{result['device']}, PyTorch {result['torch']}: medians and ranges of {result['rounds']} rounds of "
-            f"{result['steps']} steps each, in turns. One float32 matrix product runs at {result['matmul_gflops']:.0f} "
-            f"GFLOP/s; training needs {result['peak_memory_gib']:.2f} GiB of memory at most.")
+    return (
+        f"{result['device']}, PyTorch {result['torch']}: medians and ranges of {result['rounds']} rounds of "
+        f"{result['steps']} steps each, in turns. One float32 matrix product runs at {result['matmul_gflops']:.0f} "
+        f"GFLOP/s; training needs {result['peak_memory_gib']:.2f} GiB of memory at most."
+    )
 
 
 def readme(text: str, result: dict) -> str:
     """README's text with its block `bench` made anew."""
     rows = table(result).reset_index().astype(str)
-    return publish.fill_block(text, "bench", f"{notebook.pipe_table(list(rows.columns), rows.to_numpy().tolist())}\n\n{described(result)}")
+    content = notebook.pipe_table(list(rows.columns), rows.to_numpy().tolist())
+    return publish.fill_block(text, "bench", f"{content}\n\n{described(result)}")
 
 
 def main() -> None:
@@ -184,8 +204,14 @@ def main() -> None:
     training, _ = data.train_validation("full")
     memory = peak_memory()  # first: the children of the bench count too
     result = measure(training, IMPROVED, device, options.steps, options.rounds)
-    result |= {"peak_memory_gib": memory, "device": train.device_name(device), "torch": torch.__version__,
-               "steps": options.steps, "rounds": options.rounds, "config": asdict(IMPROVED)}
+    result |= {
+        "peak_memory_gib": memory,
+        "device": train.device_name(device),
+        "torch": torch.__version__,
+        "steps": options.steps,
+        "rounds": options.rounds,
+        "config": asdict(IMPROVED),
+    }
     page = config.ROOT / "README.md"
     new_page = readme(page.read_text(encoding="utf-8"), result)
     files.write(RESULT, json.dumps(result, indent=1) + "\n")

@@ -140,7 +140,15 @@ FAST = Experiment(
     keep_logits=True,
 )
 
-EXPERIMENTS = {"fast": FAST, "search": SEARCH, "seeds": SEEDS, "ablation": ABLATION, "design": DESIGN, "size": SIZE, "long": LONG}
+EXPERIMENTS = {
+    "search": SEARCH,
+    "seeds": SEEDS,
+    "ablation": ABLATION,
+    "design": DESIGN,
+    "size": SIZE,
+    "long": LONG,
+    "fast": FAST,
+}
 DEFINITION = "experiment.json"
 
 
@@ -159,9 +167,7 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     """
     training, validation = parts = parts_of(experiment)
     chosen, store = train.pick_device(device), config.CACHE / "runs"
-    run = runs.train_run(
-        trial.network, trial.cfg, experiment.profile, trial.seed, chosen, parts, store, quiet=True
-    )
+    run = runs.train_run(trial.network, trial.cfg, experiment.profile, trial.seed, chosen, parts, store, quiet=True)
     _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
     cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
     shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
@@ -211,9 +217,7 @@ def run_experiment(experiment: Experiment, store: Path, device: str = "auto", jo
 
 def define(experiment: Experiment, store: Path, folders: dict[Trial, Path]) -> None:
     """Write the definition of an experiment whose trials are all stored."""
-    trials = [
-        {"key": trial.key, "title": trial.title, "run": folder.name} for trial, folder in folders.items()
-    ]
+    trials = [{"key": trial.key, "title": trial.title, "run": folder.name} for trial, folder in folders.items()]
     definition = {"images": experiment.images, "keep_logits": experiment.keep_logits, "trials": trials}
     files.write(store / DEFINITION, json.dumps(definition, indent=1, ensure_ascii=False) + "\n")
 
@@ -294,7 +298,9 @@ def main() -> None:
     parser.add_argument("experiment", choices=EXPERIMENTS)
     parser.add_argument("--device", default="auto", choices=config.DEVICES)
     parser.add_argument("--jobs", type=int, help="runs side by side here (default: one for each core)")
-    parser.add_argument("--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://host:8786")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="use the workers of this Dask scheduler, as in tcp://host:8786"
+    )
     options = parser.parse_args()
     if options.cluster and options.jobs:
         parser.error("--jobs is for this machine; the workers of a cluster take one run each.")

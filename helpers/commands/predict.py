@@ -1,4 +1,4 @@
-"""Classify image files: `python -m helpers.commands.predict IMAGE...` prints class, confidence and the three best classes."""
+"""Classify image files: `python -m helpers.commands.predict IMAGE...` prints class and confidence."""
 
 import argparse
 import json
@@ -76,8 +76,10 @@ def main(arguments: list[str] | None = None) -> int:
             prediction = infer(model, read_image(path)[None])
         except NotAnImage as error:
             failed = True
-            print(json.dumps({"file": path, "error": str(error)}) if options.json else error,
-                  file=sys.stdout if options.json else sys.stderr)
+            print(
+                json.dumps({"file": path, "error": str(error)}) if options.json else error,
+                file=sys.stdout if options.json else sys.stderr,
+            )
             continue
         best = three_best(prediction, 0)
         if options.json:

@@ -17,10 +17,7 @@ def retrain(device: str = "auto", networks=config.NETWORKS) -> None:
     After an interruption the same command goes on where it stopped.
     """
     parts, chosen = data.train_validation("full"), train.pick_device(device)
-    names = {
-        network: runs.run_name(network, config.train_config(network, "full"), 0, parts)[0]
-        for network in networks
-    }
+    names = {network: runs.run_name(network, config.train_config(network, "full"), 0, parts)[0] for network in networks}
     # what an interrupted retraining has finished, a name a line
     finished = config.CACHE / "states" / "retrained"
     done = finished.read_text().split() if finished.exists() else []

@@ -79,9 +79,7 @@ def build(executed, built, readme=None):
     """
     names = sorted(executed.glob("*.ipynb"))
     if not names:
-        raise ReportError(
-            f"{_short(executed)} holds no executed notebooks: run without --render-only first."
-        )
+        raise ReportError(f"{_short(executed)} holds no executed notebooks: run without --render-only first.")
     notebooks = {path.stem: execute.read(path) for path in names}
     with _stage("numbers and references"):
         resolved = resolve(notebooks, bibliography.load())
@@ -114,9 +112,7 @@ def _refuse(banner):
 
 
 def _options(arguments):
-    parser = argparse.ArgumentParser(
-        prog="python -m helpers.report", description="Run the notebooks, make the report."
-    )
+    parser = argparse.ArgumentParser(prog="python -m helpers.report", description="Run the notebooks, make the report.")
     add = parser.add_argument
     add("--profile", choices=config.PROFILES, default="full")
     custom = 'other settings, as in "ImprovedNet.rotation=15 seed=1"; goes to reports/custom'

@@ -23,9 +23,7 @@ def sources(folder):
     """
     found = sorted(Path(folder).glob("[0-9][0-9]_*.ipynb"))
     if not found:
-        raise ReportError(
-            f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks."
-        )
+        raise ReportError(f"{folder} holds no notebook named like 01_data.ipynb: name the folder with --notebooks.")
     return found
 
 
@@ -46,9 +44,7 @@ def check(source, parameters):
     for name in parameters:
         if name not in has:
             sets = ", ".join(has) or "none"
-            raise ReportError(
-                f"{source.stem} has no parameter {name!r}: its parameters cell sets {sets}."
-            )
+            raise ReportError(f"{source.stem} has no parameter {name!r}: its parameters cell sets {sets}.")
 
 
 class _AboveTheBar:
@@ -103,9 +99,7 @@ def run(source, target, parameters):
         if "label" in options:
             cell = f"{options['label']} ({cell})"
         message = "\n  ".join((error.evalue.splitlines() or ["no message"])[:3])
-        raise ReportError(
-            f"{source.stem} failed in cell {cell}\n  {error.ename}: {message}"
-        ) from None
+        raise ReportError(f"{source.stem} failed in cell {cell}\n  {error.ename}: {message}") from None
     except (DeadKernelError, CellTimeoutError) as error:
         reason = (str(error).splitlines() or [""])[0]
         kind = type(error).__name__

@@ -30,9 +30,7 @@ def results(notebooks):
         for cell in resolved.cells:
             for record in cell.metadata.get("results", []):
                 if record.keys() != {"settings", "numbers"}:
-                    raise ReportError(
-                        f"{stem} was run by another version: run it without --render-only."
-                    )
+                    raise ReportError(f"{stem} was run by another version: run it without --render-only.")
                 new = {"settings": record["settings"], **record["numbers"]}
                 found[stem] = merge(found.get(stem, {}), new)
     return _rounded(found)
@@ -168,9 +166,7 @@ def readme_table(values):
         ]
     except KeyError as error:
         missing = repr(error.args[0])
-        raise ReportError(
-            f"the README table needs {missing}, which no notebook recorded."
-        ) from None
+        raise ReportError(f"the README table needs {missing}, which no notebook recorded.") from None
     return notebook.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
@@ -201,9 +197,7 @@ def fill_block(readme: str, name: str, content: str) -> str:
     """
     block = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
     if not block.search(readme):
-        raise BadInput(
-            f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill."
-        )
+        raise BadInput(f"README.md has no block between <!-- {name} --> and <!-- /{name} --> to fill.")
     return block.sub(lambda match: f"{match[1]}{content}\n{match[2]}", readme, count=1)
 
 

@@ -16,9 +16,14 @@ from helpers.errors import Problem
 
 SHORT = dataclasses.replace(config.BASELINE, epochs=2, batch_size=60)
 TINY = Experiment(
-    [Trial("plain", "as it is", "BaselineNet", SHORT, 0), Trial("again", "another seed", "BaselineNet", SHORT, 1),
-     Trial("fast", "faster", "BaselineNet", dataclasses.replace(SHORT, peak_lr=0.1), 0)],
-    images=120, keep_logits=True, profile="smoke",
+    [
+        Trial("plain", "as it is", "BaselineNet", SHORT, 0),
+        Trial("again", "another seed", "BaselineNet", SHORT, 1),
+        Trial("fast", "faster", "BaselineNet", dataclasses.replace(SHORT, peak_lr=0.1), 0),
+    ],
+    images=120,
+    keep_logits=True,
+    profile="smoke",
 )
 
 
@@ -40,8 +45,11 @@ def contents(store):
     kept = {}
     for folder in store.glob("*-*"):
         run = runs.load_results(folder)
-        kept[folder.name] = (run.history.drop(columns="seconds").values.tolist(), run.first_losses,
-                             {name: z.tolist() for name, z in run.logits.items()})
+        kept[folder.name] = (
+            run.history.drop(columns="seconds").values.tolist(),
+            run.first_losses,
+            {name: z.tolist() for name, z in run.logits.items()},
+        )
     return kept
 
 
@@ -167,11 +175,14 @@ def test_every_trial_is_another_run():
         assert len({trial[2:] for trial in experiment.trials}) == len(experiment.trials)
 
 
-@pytest.mark.parametrize(("arguments", "says"), [
-    (["tiny"], "invalid choice: 'tiny'"),
-    (["seeds", "--device", "tpu"], "invalid choice: 'tpu'"),
-    (["seeds", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tiny"], "invalid choice: 'tiny'"),
+        (["seeds", "--device", "tpu"], "invalid choice: 'tpu'"),
+        (["seeds", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
 def test_the_command_fails_with_one_line(arguments, says):
     command = [sys.executable, "-m", "helpers.commands.experiments", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=config.ROOT, env=os.environ)

@@ -14,8 +14,13 @@ PUBLISHED = {
     },
     "04_evaluation": {
         "test": {
-            "accuracy": 0.9, "accuracy_low": 0.89, "accuracy_high": 0.91, "nll": 1.5,
-            "nll_low": 1.4, "nll_high": 1.6, "wrong_above_90": 100,
+            "accuracy": 0.9,
+            "accuracy_low": 0.89,
+            "accuracy_high": 0.91,
+            "nll": 1.5,
+            "nll_low": 1.4,
+            "nll_high": 1.6,
+            "wrong_above_90": 100,
         },
         "runs": {"device": "a CPU", "parameters": 48_252, "minutes": 14.05},
         "comparison": {"p_value": 1e-80},
@@ -23,7 +28,9 @@ PUBLISHED = {
         "mistakes": {"augmented": 0.85},
     },
     "05_confidence_analysis": {
-        "cues": {"colour": 0.8}, "corruptions": {"jpeg": 0.7}, "rescued": {"net": 3},
+        "cues": {"colour": 0.8},
+        "corruptions": {"jpeg": 0.7},
+        "rescued": {"net": 3},
         "audit": {"shares": [0.1, 0.2]},
     },
 }

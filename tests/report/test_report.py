@@ -24,19 +24,20 @@ PIXEL = base64.b64encode(
     )
 ).decode()
 NUMBERS = {
-    "accuracy": 0.7, "accuracy_low": 0.69, "accuracy_high": 0.71,
-    "macro_f1": 0.7, "nll": 0.9, "ece": 0.02, "brier": 0.4,
+    "accuracy": 0.7,
+    "accuracy_low": 0.69,
+    "accuracy_high": 0.71,
+    "macro_f1": 0.7,
+    "nll": 0.9,
+    "ece": 0.02,
+    "brier": 0.4,
 }
 SETTINGS = {"profile": "full", "seed": 0, "device": "auto", "train_minutes": 2, "changes": {}}
 EVALUATION = {
     "test": {"BaselineNet": NUMBERS, "ImprovedNet": {**NUMBERS, "accuracy": 0.9}},
     "runs": {
-        "BaselineNet": {
-            "parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510,
-        },
-        "ImprovedNet": {
-            "parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510,
-        },
+        "BaselineNet": {"parameters": 48252, "epochs": 60, "device": "cpu", "date": "2026-11-20", "seconds": 510},
+        "ImprovedNet": {"parameters": 815018, "epochs": 80, "device": "cpu", "date": "2026-11-22", "seconds": 9510},
     },
     "seeds": {
         "BaselineNet": {"n": 5, "epochs": 60, "accuracy": 0.7, "accuracy_std": 0.003},
@@ -278,13 +279,11 @@ def status(*arguments):
 
 
 PARAMETERS = code(
-    'profile = "full"\nseed: int = 0\ndevice = "auto"\ntrain_minutes = 2\n'
-    'epochs = 0\nchanges = {}',
-    tags=["parameters"],
+    'profile = "full"\nseed: int = 0\ndevice = "auto"\ntrain_minutes = 2\nepochs = 0\nchanges = {}', tags=["parameters"]
 )
 # As notebook.record does it, without waiting for PyTorch.
 RECORD = code(
-    'settings = dict(profile=profile, seed=seed, device=device, train_minutes=train_minutes, changes=changes)\n'
+    "settings = dict(profile=profile, seed=seed, device=device, train_minutes=train_minutes, changes=changes)\n"
     'display({"application/json": {"settings": settings, "numbers": {"x": train_minutes}}}, raw=True,'
     ' metadata={"results": True})'
 )
