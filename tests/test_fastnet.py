@@ -41,7 +41,7 @@ def test_parameters_and_multiply_adds():
 
 
 def test_whitened_patches_have_covariance_one_and_minus_one(sample):
-    images = normalise(to_unit(torch.from_numpy(sample[0].images)))
+    images = normalise(to_unit(torch.tensor(sample[0].images)))
     model = models.build(NETWORK)
     models.whiten(model, images)
     with torch.no_grad():

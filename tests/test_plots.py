@@ -39,14 +39,9 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
-<<<<<<< HEAD
-TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3, "title": ["as it is"] * 3 + ["without this"] * 3,
-                       "accuracy": np.linspace(0.7, 0.6, 6), "gap": np.linspace(0.02, 0.11, 6)})
-=======
 TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3,
                        "title": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
                        "gap": np.linspace(0.02, 0.11, 6)})
->>>>>>> 8f25dbb9c71b83ef95349cea7e03bb5781223074
 SEVERITIES = pd.DataFrame([
     {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
     for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])
@@ -83,7 +78,8 @@ CHARTS = {
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
-RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency", "gallery_of", "galleries"}
+RASTER = {"class_examples", "augmentations", "kernels", "gallery", "gallery_of", "galleries", "probabilities",
+          "saliency"}
 
 
 def test_every_figure_is_tested():

@@ -1,32 +1,37 @@
-"""Differences between groups of trainings, with their intervals."""
+"""Means over seeds count each seed once, and one seed has no deviation."""
 
+import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 
 from helpers.analysis import effects
 
-ROWS = pd.DataFrame({"key": list("aaabbb"), "accuracy": [0.60, 0.62, 0.64, 0.70, 0.71, 0.75]})
+
+def training(network, epochs, seed, accuracy, **config):
+    record = {"network": network, "epochs": epochs, "seed": seed, "config": {"epochs": epochs, **config}, "data": {}}
+    return record, {"accuracy": accuracy}
 
 
-def test_two_groups_get_the_interval_of_the_t_test():
-    (change,) = effects.against(ROWS, "a", "accuracy").itertuples()
-    t_test = scipy.stats.ttest_ind(ROWS["accuracy"][3:], ROWS["accuracy"][:3])
-    assert change.Index == "b" and change.difference == pytest.approx(0.10)
-    assert (change.low, change.high) == pytest.approx(tuple(t_test.confidence_interval()), abs=1e-4)
+def test_a_seed_that_comes_twice_counts_once():
+    trainings = [training("A", 3, seed, 0.1 * seed) for seed in (1, 2, 3)]
+    table = effects.over_seeds([*trainings, training("A", 3, 1, 0.1)], ["accuracy"])
+    assert table["n"].tolist() == [3] and table["accuracy"].tolist() == pytest.approx([0.2])
+    assert table["accuracy_std"].tolist() == pytest.approx([0.1])
 
 
-def test_two_comparisons_have_wider_intervals_than_one():
-    more = pd.concat([ROWS, ROWS[3:].assign(key="c")])
-    one = effects.against(ROWS, "a", "accuracy").loc["b", "low"]
-    assert effects.against(more, "a", "accuracy").loc["b", "low"] < one
+def test_other_settings_are_another_group_and_one_seed_has_no_deviation():
+    rows = [training("A", 3, 0, 0.5), training("A", 3, 1, 0.6, flip=0.0), training("A", 5, 0, 0.7)]
+    table = effects.over_seeds(rows, ["accuracy"])
+    assert table["n"].tolist() == [1, 1, 1]
+    shown = effects.seeds_table(table, {"accuracy": "accuracy (%)"})
+    assert sorted(shown["accuracy (%)"]) == ["50.00", "60.00", "70.00"]
 
 
-def test_the_order_of_the_rows_does_not_choose_the_yardstick():
-    change = effects.against(ROWS[::-1], "a", "accuracy")
-    assert change.index.tolist() == ["b"] and change.loc["b", "difference"] == pytest.approx(0.10)
-
-
-def test_a_group_of_one_has_no_deviation_in_print():
-    assert effects.mean_and_deviation(0.5, float("nan")) == "0.500"
-    assert effects.mean_and_deviation(0.7443, 0.0046, 100, 2) == "74.43 ± 0.46"
+def test_changes_stand_beside_their_yardstick():
+    rows = pd.DataFrame({"key": np.repeat(["recipe", "less"], 3), "title": np.repeat(["all", "less of it"], 3)})
+    rows["accuracy"] = [0.70, 0.71, 0.72, 0.60, 0.61, 0.62]
+    rows["loss"] = rows["gap"] = 0.1
+    table = effects.change_table(rows, "recipe", {"accuracy": "accuracy (%)"})
+    assert table.loc["all"].tolist() == ["71.0 ± 1.0", ""]
+    assert table.loc["less of it", "accuracy (%)"] == "61.0 ± 1.0"
+    assert table.loc["less of it", "change of accuracy"].startswith("-10.0 [-1")
