@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers import config, metrics, models, notebook
+from helpers import metrics, models, notebook
 from helpers.analysis import effects
 from helpers.runs import Results, Run
 

@@ -24,7 +24,9 @@ TITLES = {
 }
 
 
-def measure_mistakes(model: nn.Module, history: pd.DataFrame, part: Part, cfg: TrainConfig, seed: int = 0) -> pd.DataFrame:
+def measure_mistakes(
+    model: nn.Module, history: pd.DataFrame, part: Part, cfg: TrainConfig, seed: int = 0
+) -> pd.DataFrame:
     """One row a mistake, by its key: `quantity`, and its value when measured `correctly` and `mistakenly`.
 
     part: the validation images, n of them; cfg: the training configuration, for its augmentation; history: one row

@@ -110,12 +110,16 @@ def test_invariance_is_a_smaller_loss_not_a_higher_accuracy():
         "not shown for rotation and occlusion; holds for shift"
     )
     lower = ablation()
-    lower.loc[lower["key"] == "no_augmentation", ["nothing", "pose_10", "place_4", "square_12"]] -= 0.2  # all images alike
+    cues = ["nothing", "pose_10", "place_4", "square_12"]
+    lower.loc[lower["key"] == "no_augmentation", cues] -= 0.2  # all images alike
     assert claims.invariance(lower).verdict == "not shown"
 
 
 def test_as_markdown():
-    rows = [claims.Claim("x", "a", "1 → 2", "holds", "holds"), claims.Claim("y", "b", "3", "not shown", "does not hold")]
+    rows = [
+        claims.Claim("x", "a", "1 → 2", "holds", "holds"),
+        claims.Claim("y", "b", "3", "not shown", "does not hold"),
+    ]
     assert claims.as_markdown(rows).splitlines()[2:] == ["| a | 1 → 2 | holds |", "| b | 3 | not shown |"]
 
 

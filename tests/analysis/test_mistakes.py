@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from helpers import config, inference, models, train
-from helpers.data import CIFAR10_MEAN
 from helpers.analysis import mistakes
+from helpers.data import CIFAR10_MEAN
 
 HISTORY = pd.DataFrame({"validation_loss": [0.5, 0.3, 0.4], "validation_accuracy": [0.7, 0.9, 0.8]})
 
