@@ -78,7 +78,8 @@ CHARTS = {
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
-RASTER = {"class_examples", "augmentations", "kernels", "gallery", "probabilities", "saliency", "gallery_of", "galleries"}
+RASTER = {"class_examples", "augmentations", "kernels", "gallery", "gallery_of", "galleries", "probabilities",
+          "saliency"}
 
 
 def test_every_figure_is_tested():

@@ -8,7 +8,7 @@ from helpers.analysis import effects
 
 
 def training(network, epochs, seed, accuracy, **config):
-    record = {"network": network, "epochs": epochs, "seed": seed, "config": config, "data": {}}
+    record = {"network": network, "epochs": epochs, "seed": seed, "config": {"epochs": epochs, **config}, "data": {}}
     return record, {"accuracy": accuracy}
 
 
