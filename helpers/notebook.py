@@ -170,7 +170,8 @@ def has_weights(run: Run, digest: str) -> bool:
 
 def paragraph(*sentences: str) -> None:
     """Show sentences as one paragraph; findings that are not true here are empty and left out."""
-    display(Markdown(_joined(sentences)))
+    if text := _joined(sentences):
+        display(Markdown(text))
 
 
 def findings(*points: str | Sequence[str]) -> None:
