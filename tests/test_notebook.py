@@ -164,12 +164,21 @@ def test_a_false_finding_stops_the_published_report_only(shown):
 
 def test_the_record_is_plain_json(shown):
     notebook.record(
-        a=np.float32(0.5), b=np.int64(3), c=np.array([[1, 2], [3, 4]]), d=(1, "x", None, True), e=np.array(2.0),
+        a=np.float32(0.5),
+        b=np.int64(3),
+        c=np.array([[1, 2], [3, 4]]),
+        d=(1, "x", None, True),
+        e=np.array(2.0),
         f={"ImprovedNet": {3: np.bool_(True)}},
     )
     ((bundle, options),) = shown
     assert json.loads(json.dumps(bundle["application/json"], allow_nan=False)) == {
-        "a": 0.5, "b": 3, "c": [[1, 2], [3, 4]], "d": [1, "x", None, True], "e": 2.0, "f": {"ImprovedNet": {"3": True}},
+        "a": 0.5,
+        "b": 3,
+        "c": [[1, 2], [3, 4]],
+        "d": [1, "x", None, True],
+        "e": 2.0,
+        "f": {"ImprovedNet": {"3": True}},
     }
     assert options == {"raw": True, "metadata": {"results": True}}
 

@@ -39,12 +39,22 @@ def history(epochs):
 
 
 MODELS = {name: model(skill) for name, skill in zip(NAMES, (1, 3), strict=True)}
-TRIALS = pd.DataFrame({"key": ["recipe"] * 3 + ["less"] * 3,
-                       "title": ["as it is"] * 3 + ["without this"] * 3, "accuracy": np.linspace(0.7, 0.6, 6),
-                       "gap": np.linspace(0.02, 0.11, 6)})
-SEVERITIES = pd.DataFrame([
-    {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s} for name in NAMES
-    for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate") for s in range(6)])
+TRIALS = pd.DataFrame(
+    {
+        "key": ["recipe"] * 3 + ["less"] * 3,
+        "title": ["as it is"] * 3 + ["without this"] * 3,
+        "accuracy": np.linspace(0.7, 0.6, 6),
+        "gap": np.linspace(0.02, 0.11, 6),
+    }
+)
+SEVERITIES = pd.DataFrame(
+    [
+        {"network": name, "corruption": kind, "severity": s, "accuracy": 0.9 - 0.1 * s}
+        for name in NAMES
+        for kind in ("noise", "blur", "contrast", "brightness", "jpeg", "pixelate")
+        for s in range(6)
+    ]
+)
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 PART = Part(draw((4, 32, 32, 3)), np.arange(4))
 PREDICTION = Prediction(np.eye(10)[:4], np.eye(10)[:4], np.array([0, 1, 3, 3]), np.linspace(0.2, 1, 4))
@@ -78,8 +88,16 @@ CHARTS = {
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
-RASTER = {"class_examples", "augmentations", "kernels", "gallery", "gallery_of", "galleries", "probabilities",
-          "saliency"}
+RASTER = {
+    "class_examples",
+    "augmentations",
+    "kernels",
+    "gallery",
+    "gallery_of",
+    "galleries",
+    "probabilities",
+    "saliency",
+}
 
 
 def test_every_figure_is_tested():

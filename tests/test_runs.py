@@ -87,9 +87,7 @@ def test_a_stored_run_is_loaded_not_trained_again(sample, run, folder, monkeypat
 
 def test_the_record_says_how_the_run_came_about(sample, run):
     record = run.record
-    assert record["config"] == dataclasses.asdict(
-        config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
-    )
+    assert record["config"] == dataclasses.asdict(config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"]))
     assert (record["seed"], record["recipe"], record["profile"], record["epochs"]) == (0, train.RECIPE, "smoke", 2)
     assert record["parameters"] == 48_252 and record["data"]["training"] == data.part_digest(sample[0])
     assert record["flop"] == 6 * models.macs(models.build("BaselineNet")) * 2 * 360

@@ -34,8 +34,10 @@ def ablation(**changes):
 
 
 def test_headline():
-    low, high = ({"accuracy": accuracy, "accuracy_high": accuracy + 0.005, "nll": loss, "macro_f1": accuracy}
-                 for accuracy, loss in ((0.75, 0.7), (0.912, 0.29)))
+    low, high = (
+        {"accuracy": accuracy, "accuracy_high": accuracy + 0.005, "nll": loss, "macro_f1": accuracy}
+        for accuracy, loss in ((0.75, 0.7), (0.912, 0.29))
+    )
     found = claims.headline(low, high)
     assert found.verdict == "holds; our improved network reaches it"
     assert "68.53%" in found.measured and "91.20%" in found.measured
@@ -95,8 +97,7 @@ def test_depth():
 
 def test_parts_are_judged_by_their_intervals():
     assert claims.stability(ablation())[3:] == ("not shown", "does not hold")
-    without = {amount: claims.stability(ablation(no_batch_norm=("accuracy", amount)))
-               for amount in (-0.1, 0.1)}
+    without = {amount: claims.stability(ablation(no_batch_norm=("accuracy", amount))) for amount in (-0.1, 0.1)}
     assert without[-0.1].verdict == without[-0.1].standing == "holds" and "-10.0 [-10." in without[-0.1].measured
     assert without[0.1][3:] == ("the contrary holds", "does not hold")
     more = ablation(no_dropout=("gap", 0.1))
@@ -126,8 +127,9 @@ def test_as_markdown():
 def test_checkpoint():
     def run(losses):
         best = int(np.argmin(losses)) + 1
-        return SimpleNamespace(record={"best_epoch": best, "epochs": len(losses)},
-                               history=pd.DataFrame({"validation_loss": losses}))
+        return SimpleNamespace(
+            record={"best_epoch": best, "epochs": len(losses)}, history=pd.DataFrame({"validation_loss": losses})
+        )
 
     falling, rising = run([0.5, 0.4, 0.3]), run([0.5, 0.3, 0.4])
     last = claims.checkpoint([falling, falling], [rising])

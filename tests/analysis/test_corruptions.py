@@ -15,8 +15,17 @@ from PIL import Image
 from helpers.analysis import corruptions
 from helpers.analysis.corruptions import corrupt
 
-NAMES = ["gaussian noise", "shot noise", "impulse noise", "gaussian blur", "contrast", "brightness", "saturate", "jpeg",
-         "pixelate"]
+NAMES = [
+    "gaussian noise",
+    "shot noise",
+    "impulse noise",
+    "gaussian blur",
+    "contrast",
+    "brightness",
+    "saturate",
+    "jpeg",
+    "pixelate",
+]
 NOISE = NAMES[:3]
 EVERY = {name: lambda x, name=name: corrupt(x, name, 3) for name in NAMES} | {
     "grey": corruptions.grey,
@@ -243,8 +252,9 @@ def test_rotate_equals_numpy_and_scipy(images):
     assert np.array_equal(corruptions.rotate(images, 0), images)
     assert np.array_equal(corruptions.rotate(images, 90), np.rot90(images, 1, axes=(1, 2)))  # counter-clockwise
     for degrees in (-15, 10, 45):
-        expected = scipy.ndimage.rotate(images[:8].astype(float), degrees, axes=(2, 1), reshape=False, order=1,
-                                        mode="grid-constant")
+        expected = scipy.ndimage.rotate(
+            images[:8].astype(float), degrees, axes=(2, 1), reshape=False, order=1, mode="grid-constant"
+        )
         assert np.abs(corruptions.rotate(images[:8], degrees) - expected).max() < 0.51
 
 

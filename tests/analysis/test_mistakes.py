@@ -15,8 +15,9 @@ HISTORY = pd.DataFrame({"validation_loss": [0.5, 0.3, 0.4], "validation_accuracy
 def trained(sample):
     """A network that knows the 360 images by heart, so that every disturbance shows."""
     cfg = train.plain(config.train_config("ImprovedNet", "smoke", epochs=12, batch_size=36))
-    weights = train.fit("ImprovedNet", cfg, sample[0], sample[0], 0, train.Device("cpu", torch.float32),
-                        log=lambda line: None).weights
+    weights = train.fit(
+        "ImprovedNet", cfg, sample[0], sample[0], 0, train.Device("cpu", torch.float32), log=lambda line: None
+    ).weights
     model = models.build("ImprovedNet")
     model.load_state_dict(weights)
     return model
@@ -32,7 +33,7 @@ def test_each_mistake_changes_what_it_says(trained, sample):
     assert (table["correctly"].iloc[1:4] - accuracy).abs().max() < 1e-6
     assert table.loc["augmented", "mistakenly"] < accuracy - 0.02
     assert table.loc["training_mode", "mistakenly"] < accuracy
-    x = (inference.to_unit(torch.from_numpy(part.images)) - torch.tensor(CIFAR10_MEAN).view(1, 3, 1, 1))
+    x = inference.to_unit(torch.from_numpy(part.images)) - torch.tensor(CIFAR10_MEAN).view(1, 3, 1, 1)
     x /= torch.tensor([0.2023, 0.1994, 0.2010]).view(1, 3, 1, 1)
     shortcut = (trained(x).argmax(1).numpy() == part.labels).mean()
     assert table.loc["shortcut_std", "mistakenly"] == pytest.approx(shortcut)
