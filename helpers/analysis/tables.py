@@ -196,3 +196,16 @@ def stages(probes: dict[str, dict]) -> pd.DataFrame:
     """Accuracies of explain.linear_probe, a row a network, a column a stage."""
     shown = pd.DataFrame(probes).T.rename_axis("linear classifier on")
     return shown.rename(columns=lambda stage: stage.replace("_", " "))
+
+
+def two_by_two(own: dict[str, float], accuracy: pd.Series) -> pd.DataFrame:
+    """Accuracies 0..1, a row a network, a column a recipe.
+
+    own: of each network with its own recipe. accuracy: of the trials of the experiment `design`, by key.
+    """
+    rows = {
+        "BaselineNet": [own["BaselineNet"], accuracy["baseline_modern"]],
+        "ImprovedNet": [accuracy["improved_plain"], own["ImprovedNet"]],
+    }
+    recipes = ["BaselineNet's recipe", "ImprovedNet's recipe"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=recipes).rename_axis("validation accuracy")

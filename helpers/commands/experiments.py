@@ -262,6 +262,14 @@ def stored(name: str) -> list[tuple[Trial, runs.Results]]:
     return found
 
 
+def results(name: str, key: str) -> runs.Results:
+    """What the first trial with a key left, of a stored experiment. Raises KeyError for an unknown key."""
+    for trial, found in stored(name):
+        if trial.key == key:
+            return found
+    raise KeyError(f"the experiment {name!r} has no trial {key!r}.")
+
+
 def table(name: str) -> pd.DataFrame:
     """The rows of a stored experiment. Raises TrainingNeeded if it is not stored."""
     return in_rows(stored(name))

@@ -16,10 +16,10 @@ from helpers.analysis import corruptions
 from helpers.analysis.corruptions import corrupt
 
 NAMES = [
-    "gaussian noise",
-    "shot noise",
-    "impulse noise",
-    "gaussian blur",
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "gaussian_blur",
     "contrast",
     "brightness",
     "saturate",
@@ -67,7 +67,7 @@ def assert_cut_off(result, expected):
 
 @severities(0.04, 0.06, 0.08, 0.09, 0.10)
 def test_gaussian_noise_has_its_deviation_and_shape(severity, c):
-    noise = (corrupt(flat(128), "gaussian noise", severity) + 0.5 - 128) / 255  # cutting off takes half a step
+    noise = (corrupt(flat(128), "gaussian_noise", severity) + 0.5 - 128) / 255  # cutting off takes half a step
     assert abs(noise.mean()) < 0.001
     assert noise.std() == pytest.approx(c, rel=0.01)
     assert np.mean(np.abs(noise) < c) == pytest.approx(0.683, abs=0.03)
@@ -76,7 +76,7 @@ def test_gaussian_noise_has_its_deviation_and_shape(severity, c):
 @pytest.mark.parametrize("level", [51, 128])
 @severities(500, 250, 100, 75, 50)
 def test_shot_noise_counts_photons(severity, c, level):
-    noisy = corrupt(flat(level), "shot noise", severity)
+    noisy = corrupt(flat(level), "shot_noise", severity)
     counts = np.arange(2 * c)
     values = np.floor(np.minimum(counts / c, 1) * 255)
     probabilities = scipy.stats.poisson.pmf(counts, level / 255 * c)
@@ -88,7 +88,7 @@ def test_shot_noise_counts_photons(severity, c, level):
 
 @severities(0.01, 0.02, 0.03, 0.05, 0.07)
 def test_impulse_noise_is_half_salt_half_pepper(severity, c):
-    noisy = corrupt(flat(128), "impulse noise", severity)
+    noisy = corrupt(flat(128), "impulse_noise", severity)
     assert set(np.unique(noisy)) == {0, 128, 255}
     assert np.mean(noisy == 0) == pytest.approx(c / 2, rel=0.15)
     assert np.mean(noisy == 255) == pytest.approx(c / 2, rel=0.15)
@@ -97,7 +97,7 @@ def test_impulse_noise_is_half_salt_half_pepper(severity, c):
 
 @severities(0.4, 0.6, 0.7, 0.8, 1.0)
 def test_blur_equals_scipy_channel_by_channel(images, severity, c):
-    blurred = corrupt(images[:3], "gaussian blur", severity)
+    blurred = corrupt(images[:3], "gaussian_blur", severity)
     for i, channel in itertools.product(range(3), range(3)):
         expected = scipy.ndimage.gaussian_filter(images[i, :, :, channel].astype(float), c, mode="nearest", truncate=4)
         assert_cut_off(blurred[i, :, :, channel], expected)
@@ -200,7 +200,7 @@ def test_other_arrays_are_refused(images, function):
 
 
 def test_other_arguments_are_refused(images):
-    with pytest.raises(ValueError, match="^Unknown corruption 'fog': choose one of gaussian noise, shot noise,"):
+    with pytest.raises(ValueError, match="^Unknown corruption 'fog': choose one of gaussian_noise, shot_noise,"):
         corrupt(images, "fog", 1)
     for severity in (0, 6, -1, 2.5, "3", None):
         with pytest.raises(ValueError, match="^Severity must be a whole number from 1 to 5, not"):

@@ -28,10 +28,11 @@ def test_every_corruption_at_every_severity(networks, sample):
 def test_every_cue(networks, sample):
     part = first(sample[0], 20)
     table = robustness.without_cues(networks, part)
-    kinds = table["changed"].str.split(",").str[0].unique()
-    assert kinds.tolist() == ["nothing", "colour", "shape", "pose", "place", "a square"]
+    assert table["cue"].unique().tolist() == list(robustness.CUES)
+    kinds = table["cue"].str.split("_").str[0].unique()
+    assert kinds.tolist() == ["nothing", "colour", "shape", "pose", "place", "square"]
     assert len(table) == 2 * (1 + 1 + 2 + 3 + 3 + 3)
-    row = table.query("network == 'BaselineNet' and changed == 'place, 8 pixels'").iloc[0]
+    row = table.query("network == 'BaselineNet' and cue == 'place_8'").iloc[0]
     logits = infer(networks["BaselineNet"], corruptions.shift(part.images, 8, 8)).logits
     assert row["ece"] == metrics.ece(logits, part.labels)
 
@@ -42,7 +43,7 @@ def test_features_are_those_after_each_pooling(networks, sample):
     assert shapes == [(3, 48), (3, 512), (3, 1024), (3, 2048)]
     last = explain.stage_features(networks["BaselineNet"], images)[3]
     flat = list(networks["BaselineNet"])[:10]
-    x = explain.normalise(explain.to_unit(explain.torch.from_numpy(images)))
+    x = explain.normalise(explain.to_unit(explain.torch.tensor(images)))
     for layer in flat:
         x = layer(x)
     np.testing.assert_allclose(last, x.detach().numpy(), rtol=1e-5)
