@@ -19,21 +19,11 @@ class BaselineNet(nn.Sequential):
     def __init__(self, wider: int = 1):
         a, b, c, d, e = (wider * width for width in (6, 16, 32, 120, 84))
         super().__init__(
-            nn.Conv2d(3, a, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),  # 31 -> 15
-            nn.Conv2d(a, b, 2, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(2),  # 16 -> 8
-            nn.Conv2d(b, c, 2),
-            nn.ReLU(),
-            nn.MaxPool2d(2),  # 7 -> 3
+            *[nn.Conv2d(3, a, 2), nn.ReLU(), nn.MaxPool2d(2)],  # 31 -> 15
+            *[nn.Conv2d(a, b, 2, padding=1), nn.ReLU(), nn.MaxPool2d(2)],  # 16 -> 8
+            *[nn.Conv2d(b, c, 2), nn.ReLU(), nn.MaxPool2d(2)],  # 7 -> 3
             nn.Flatten(),
-            nn.Linear(9 * c, d),
-            nn.ReLU(),
-            nn.Linear(d, e),
-            nn.ReLU(),
-            nn.Linear(e, 10),
+            *[nn.Linear(9 * c, d), nn.ReLU(), nn.Linear(d, e), nn.ReLU(), nn.Linear(e, 10)],
         )
 
 
@@ -61,11 +51,8 @@ class ImprovedNet(nn.Sequential):
             *stage(width, 2 * width, norm),  # 32 -> 16 -> 8
             *stage(2 * width, 4 * width, norm),  # 8 -> 4
             nn.Flatten(),
-            nn.Dropout(dropout),
-            nn.Linear(64 * width, 8 * width),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(8 * width, 10),
+            *[nn.Dropout(dropout), nn.Linear(64 * width, 8 * width), nn.ReLU()],
+            *[nn.Dropout(dropout), nn.Linear(8 * width, 10)],
         )
         if not kaiming:
             return
