@@ -143,7 +143,8 @@ def train_run(
     with files.locked(_state(name).with_suffix(".lock"), f"training {name}", wait=True):
         if (store / name).exists() and not again:
             return load(store / name)
-        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log)
+        progress = not quiet and train.watched()
+        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log, progress=progress)
         record = {
             "network": network,
             "profile": profile,

@@ -3,8 +3,10 @@
 import hashlib
 import io
 import math
+import os
 import platform
 import re
+import sys
 import time
 import tokenize
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from helpers import augment, files, models
 from helpers.config import DEVICES, ROOT, TrainConfig
@@ -231,10 +234,12 @@ def fit(
     state_file: Path | None = None,
     log=print,
     last: int | None = None,
+    progress: bool = False,
 ) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
     last: the epoch after which to stop, with the schedule of the whole length (default: the whole).
+    progress: whether a bar shows the steps of each epoch.
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
@@ -251,7 +256,9 @@ def fit(
     devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
     for epoch in range(len(history) + 1, (last or cfg.epochs) + 1):
         began = time.perf_counter()
-        steps = list(epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device))
+        running = epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device)
+        total, what = math.ceil(len(labels) / cfg.batch_size), f"{network} {epoch}/{cfg.epochs}"
+        steps = list(tqdm(running, what, total, leave=False, disable=not progress))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
         validation_loss, validation_accuracy = evaluate(model, validation)
         if not (losses.isfinite().all() and math.isfinite(validation_loss)):
@@ -275,6 +282,12 @@ def fit(
             _save(state_file, model, optimizers, best, history, first_losses, devices)
         log(epoch_line(network, history, cfg.epochs))
     return Trained(best, history, first_losses, devices)
+
+
+def watched() -> bool:
+    """Whether someone watches: on a terminal or in JupyterLab, not where TQDM_DISABLE says otherwise."""
+    live = sys.stderr.isatty() or "ipykernel" in sys.modules
+    return live and not os.environ.get("TQDM_DISABLE")
 
 
 def epoch_line(network: str, history: list[dict], epochs: int) -> str:

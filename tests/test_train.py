@@ -268,6 +268,21 @@ def test_devices():
             train.pick_device("cuda")
 
 
+@pytest.mark.parametrize(("progress", "bars"), [(True, 1), (False, 0)])
+def test_a_bar_shows_the_steps_where_it_is_asked_for(sample, tiny, capsys, progress, bars):
+    cfg = dataclasses.replace(tiny, epochs=1, warmup_epochs=0.25)
+    train.fit("BaselineNet", cfg, *sample, 0, CPU, log=silent, progress=progress)
+    assert min(1, capsys.readouterr().err.count("BaselineNet 1/1")) == bars
+
+
+def test_bars_are_for_who_watches(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(train.sys.stderr, "isatty", lambda: True, raising=False)
+    assert train.watched()
+    monkeypatch.setenv("TQDM_DISABLE", "1")
+    assert not train.watched()
+
+
 if __name__ == "__main__":
     losses = all_losses(data.train_validation("smoke"))
     RECORDED.write_text(json.dumps(losses, indent=1) + "\n")

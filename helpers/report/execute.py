@@ -1,6 +1,7 @@
 """Runs notebook sources with papermill."""
 
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -80,6 +81,7 @@ def run(source, target, parameters):
     stdout, stderr = map(_AboveTheBar, streams) if terminal else streams
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata.kernelspec = kernel
+    os.environ["TQDM_DISABLE"] = "1"  # for kernels: no bars in executed notebooks
     try:
         with files.with_path(target):
             papermill.execute_notebook(
