@@ -113,8 +113,13 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
     others += [runs.identity("ImprovedNet", cfg, 0, {**digests, name: "c"}) for name in digests]
     for field in dataclasses.fields(cfg):
         value = getattr(cfg, field.name)
-        others_of = {"adamw": "sgd", "cosine": "constant", "nearest": "bilinear", "zeros": "reflection",
-                     "random": "alternate"}  # fmt: skip
+        others_of = {
+            "adamw": "sgd",
+            "cosine": "constant",
+            "nearest": "bilinear",
+            "zeros": "reflection",
+            "random": "alternate",
+        }
         other = others_of[value] if isinstance(value, str) else value / 2 or 1
         other = int(other) if field.type is int else other
         others.append(runs.identity("ImprovedNet", dataclasses.replace(cfg, **{field.name: other}), 0, digests))
