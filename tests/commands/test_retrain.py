@@ -84,7 +84,7 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
     assert run.record["profile"] == "full" and "test" in run.logits
     before = {path.name: path.read_bytes() for path in old.iterdir()}
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
     for rate in (0.01, 0.02):  # the same run again; another recipe
@@ -112,7 +112,7 @@ def test_retrain_publishes_and_replaces_the_older_run_only_when_the_new_one_is_w
     ],
 )
 def test_the_command_fails_with_one_line(small, short, monkeypatch, capsys, trouble, says):
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise trouble("out of order")
 
     monkeypatch.setattr(sys, "argv", ["retrain", "BaselineNet", "--device", "cpu"])
