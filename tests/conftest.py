@@ -66,3 +66,15 @@ def model(request):
         for _ in range(3):
             model.train()(torch.randn(8, 3, 32, 32))
     return model
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """The full profile in one epoch. Other learning rates make other runs."""
+
+    def recipe(lr=0.01):
+        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_lr=lr)
+        monkeypatch.setattr(config, "train_config", lambda network, profile, **changes: cfg)
+
+    recipe()
+    return recipe

@@ -46,18 +46,6 @@ def folder(run):
     return folder
 
 
-@pytest.fixture
-def short(monkeypatch):
-    """The full profile in one epoch, so that a published run takes no time. Other rates make other runs."""
-
-    def recipe(rate=0.01):
-        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_lr=rate)
-        monkeypatch.setattr(config, "train_config", lambda network, profile, **changes: cfg)
-
-    recipe()
-    return recipe
-
-
 def everything(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 

@@ -22,18 +22,6 @@ def small(sample, monkeypatch):
 
 
 @pytest.fixture
-def short(monkeypatch):
-    """The full profile in one epoch. Other learning rates make other runs."""
-
-    def recipe(lr=0.01):
-        cfg = dataclasses.replace(config.BASELINE, epochs=1, batch_size=120, peak_lr=lr)
-        monkeypatch.setattr(config, "train_config", lambda network, profile, **changes: cfg)
-
-    recipe()
-    return recipe
-
-
-@pytest.fixture
 def trained(sample):
     """A run of two epochs, as retrain leaves it before it adds logits."""
     cfg = config.train_config("BaselineNet", "smoke", batch_size=120)
