@@ -56,16 +56,20 @@ def start(namespace: dict) -> dict:
             train_config(network, settings["profile"], **changed)
         except TypeError:  # not a dict, or its keys are not the names of settings
             raise _bad_changes(settings["changes"]) from None
-    if epochs:
-        both = {network: {"epochs": epochs} for network in NETWORKS}
-        settings["changes"] = {
-            network: both.get(network, {}) | settings["changes"].get(network, {}) for network in NETWORKS
-        }
+    settings["changes"] = with_epochs(settings["changes"], epochs)
     _settings.update(settings)
     if text := banner(settings):
         says = f"> **{text}** Findings that do not hold here are left out."
         display(Markdown(says), metadata={"banner": True})
     return settings
+
+
+def with_epochs(changes: dict, epochs: int) -> dict:
+    """The changes with a number of epochs for both networks, where a network has none of its own; 0 leaves them."""
+    if not epochs:
+        return changes
+    both = {network: {"epochs": epochs} for network in NETWORKS}
+    return both | {network: both.get(network, {}) | changed for network, changed in changes.items()}
 
 
 def _checked(name: str, namespace: dict):

@@ -3,7 +3,7 @@
 import ast
 import shlex
 
-from helpers import config, train
+from helpers import config, notebook, train
 from helpers.errors import BadInput
 
 NAMES = ("profile", "seed", "device", "train_minutes", "epochs")
@@ -62,10 +62,7 @@ def check(parameters: dict) -> dict:
     if type(minutes) not in (int, float) or not minutes >= 0:  # nor NaN
         raise BadInput(f"train_minutes must be a number of at least 0, not {minutes!r}.")
     train.pick_device(parameters.get("device", "auto"))
-    changes = parameters.get("changes", {})
-    if epochs := parameters.get("epochs"):
-        first = {network: {"epochs": epochs} for network in config.NETWORKS}
-        changes = first | {name: first.get(name, {}) | each for name, each in changes.items()}
+    changes = notebook.with_epochs(parameters.get("changes", {}), parameters.get("epochs", 0))
     for network, changed in changes.items():
         config.train_config(network, profile, **changed)
     return {"profile": profile, "seed": parameters.get("seed", 0), "changes": changes}
