@@ -19,13 +19,13 @@ export JUPYTER_PREFER_ENV_PATH := 1
 SET ?=
 CHANGED := $(if $(SET),--set "$(SET)")
 
-EXPERIMENTS := search seeds ablation design size long fast
+EXPERIMENTS := search seeds ablation design size long fast smoothing
 
 .PHONY: help report quick verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup
 .DEFAULT_GOAL := help
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
 
 report: setup ## run every notebook on the published weights and write reports/ (minutes)
 	@$(PYTHON) -m helpers.report --profile full $(CHANGED)
@@ -47,7 +47,8 @@ ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on 
 design: setup ## train each network with the other's recipe (1 hour)
 size: setup ## train ImprovedNet at a quarter of its width, from three seeds (2 hours)
 long: setup ## train ImprovedNet at full length without single parts (hours)
-fast: setup ## train FastNetSmall from five seeds (1 hour)
+fast: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)
+smoothing: setup ## train ImprovedNet at 15 epochs without label smoothing, from three seeds (1 hour)
 $(EXPERIMENTS):
 	@$(PYTHON) -m helpers.commands.experiments $@ $(OPTIONS)
 

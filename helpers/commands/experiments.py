@@ -134,9 +134,30 @@ LONG = Experiment(
     keep_logits=True,
 )
 
-# The modern recipe, from five seeds.
+# The modern recipe at several lengths, and from five seeds.
+WIDE, SMALL = config.RECIPES["FastNet"], config.RECIPES["FastNetSmall"]
 FAST = Experiment(
-    [Trial("FastNetSmall", "FastNetSmall", "FastNetSmall", config.RECIPES["FastNetSmall"], seed) for seed in range(5)],
+    [
+        Trial("FastNet_5", "FastNet, 5 epochs", "FastNet", replace(WIDE, epochs=5), 0),
+        Trial("FastNet", "FastNet", "FastNet", WIDE, 0),
+        *(Trial("FastNetSmall", "FastNetSmall", "FastNetSmall", SMALL, seed) for seed in range(5)),
+        Trial("FastNet", "FastNet", "FastNet", WIDE, 1),
+        Trial("FastNetSmall_2", "FastNetSmall, 2 epochs", "FastNetSmall", replace(SMALL, epochs=2), 0),
+        Trial("FastNetSmall_4", "FastNetSmall, 4 epochs", "FastNetSmall", replace(SMALL, epochs=4), 0),
+        Trial("FastNet", "FastNet", "FastNet", WIDE, 2),
+        Trial("FastNet_3", "FastNet, 3 epochs", "FastNet", replace(WIDE, epochs=3), 0),
+        Trial("FastNet", "FastNet", "FastNet", WIDE, 3),
+        Trial("FastNet", "FastNet", "FastNet", WIDE, 4),
+    ],
+    keep_logits=True,
+)
+
+# Label smoothing alone, at the length of the repeated trainings.
+SMOOTHING = Experiment(
+    [
+        Trial("no_smoothing", "without label smoothing", "ImprovedNet", replace(REPEATED, label_smoothing=0.0), seed)
+        for seed in range(3)
+    ],
     keep_logits=True,
 )
 
@@ -148,6 +169,7 @@ EXPERIMENTS = {
     "size": SIZE,
     "long": LONG,
     "fast": FAST,
+    "smoothing": SMOOTHING,
 }
 DEFINITION = "experiment.json"
 
