@@ -19,7 +19,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 SET ?=
 CHANGED := $(if $(SET),--set "$(SET)")
 
-EXPERIMENTS := search seeds ablation design size long fast smoothing
+EXPERIMENTS := search seeds ablation design size long fast smoothing choices
 
 .PHONY: help report quick verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup
 .DEFAULT_GOAL := help
@@ -49,6 +49,7 @@ size: setup ## train ImprovedNet at a quarter of its width, from three seeds (2 
 long: setup ## train ImprovedNet at full length without single parts (hours)
 fast: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)
 smoothing: setup ## train ImprovedNet at 15 epochs without label smoothing, from three seeds (1 hour)
+choices: setup ## train ImprovedNet with its learning rate set anew for single choices (1 hour)
 $(EXPERIMENTS):
 	@$(PYTHON) -m helpers.commands.experiments $@ $(OPTIONS)
 

@@ -161,6 +161,29 @@ SMOOTHING = Experiment(
     keep_logits=True,
 )
 
+# Choices of the recipe, each with its learning rate set anew. PyTorch's default gives filters a sixth of Kaiming's
+# variance, so that steps of one length change them sqrt(6) times as much.
+FOURFOLD = replace(SHORT, peak_lr=4 * SHORT.peak_lr)
+CHOICES = Experiment(
+    [
+        Trial(key, title, network, cfg, seed)
+        for key, title, network, cfg in (
+            (
+                "default_init_slow",
+                "PyTorch's initialisation, learning rate / √6",
+                "DefaultInit",
+                replace(SHORT, peak_lr=SHORT.peak_lr / 6**0.5),
+            ),
+            ("sgd_slow", "SGD, learning rate 0.0125", "ImprovedNet", replace(SHORT, **SGD | {"peak_lr": 0.0125})),
+            ("sgd_fast", "SGD, learning rate 0.2", "ImprovedNet", replace(SHORT, **SGD | {"peak_lr": 0.2})),
+            ("fourfold", "fourfold learning rate", "ImprovedNet", FOURFOLD),
+            ("fourfold_no_batch_norm", "the same without batch normalisation", "NoBatchNorm", FOURFOLD),
+        )
+        for seed in range(3)
+    ],
+    images=10_000,
+)
+
 EXPERIMENTS = {
     "search": SEARCH,
     "seeds": SEEDS,
@@ -170,6 +193,7 @@ EXPERIMENTS = {
     "long": LONG,
     "fast": FAST,
     "smoothing": SMOOTHING,
+    "choices": CHOICES,
 }
 DEFINITION = "experiment.json"
 
