@@ -19,9 +19,9 @@ export JUPYTER_PREFER_ENV_PATH := 1
 SET ?=
 CHANGED := $(if $(SET),--set "$(SET)")
 
-EXPERIMENTS := search seeds ablation design size long fast smoothing choices
+EXPERIMENTS := search seeds ablation design size long frontier smoothing choices
 
-.PHONY: help report quick verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup
+.PHONY: help report quick fast verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +32,9 @@ report: setup ## run every notebook on the published weights and write reports/ 
 
 quick: setup ## train both networks for a short time and write the whole report to reports/quick/
 	@$(PYTHON) -m helpers.report --profile quick --train-minutes 30 $(CHANGED)
+
+fast: setup ## train FastNet alone and see its learning curve grow (15 minutes)
+	@$(PYTHON) -m helpers.commands.fast
 
 retrain: setup ## train every published run from scratch (hours; goes on where it was stopped), then write reports/
 	@$(PYTHON) -m helpers.commands.retrain
@@ -47,7 +50,7 @@ ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on 
 design: setup ## train each network with the other's recipe (1 hour)
 size: setup ## train ImprovedNet at a quarter of its width, from three seeds (2 hours)
 long: setup ## train ImprovedNet at full length without single parts (hours)
-fast: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)
+frontier: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)
 smoothing: setup ## train ImprovedNet at 15 epochs without label smoothing, from three seeds (1 hour)
 choices: setup ## train ImprovedNet with its learning rate set anew for single choices (1 hour)
 $(EXPERIMENTS):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -130,11 +131,12 @@ def train_run(
     store: Path,
     quiet: bool = False,
     again: bool = False,
+    told: Callable | None = None,
 ) -> Run:
     """Train a run, going on from its resume state if there is one, and save it in the folder `store`.
 
     If another process is training it, wait and load what that one has stored. again: train it even
-    if it is stored already.
+    if it is stored already. told: as for train.fit.
     """
     name, digests = run_name(network, cfg, seed, parts)
     code = commit()  # before training: the code may be edited while it runs
@@ -144,7 +146,7 @@ def train_run(
         if (store / name).exists() and not again:
             return load(store / name)
         progress = not quiet and train.watched()
-        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log, progress=progress)
+        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log, progress=progress, told=told)
         record = {
             "network": network,
             "profile": profile,

@@ -9,7 +9,7 @@ import re
 import sys
 import time
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -235,11 +235,13 @@ def fit(
     log=print,
     last: int | None = None,
     progress: bool = False,
+    told: Callable[[str, list[dict], int], str] | None = None,
 ) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
     last: the epoch after which to stop, with the schedule of the whole length (default: the whole).
-    progress: whether a bar shows the steps of each epoch.
+    progress: whether a bar shows the steps of each epoch. told: makes the line that `log` gets after
+    an epoch, from network, history and number of epochs (default: epoch_line).
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
@@ -280,7 +282,7 @@ def fit(
         )
         if state_file is not None:
             _save(state_file, model, optimizers, best, history, first_losses, devices)
-        log(epoch_line(network, history, cfg.epochs))
+        log((told or epoch_line)(network, history, cfg.epochs))
     return Trained(best, history, first_losses, devices)
 
 
@@ -293,12 +295,16 @@ def watched() -> bool:
 def epoch_line(network: str, history: list[dict], epochs: int) -> str:
     """One line on the last epoch, with the time left."""
     row = history[-1]
-    left = (epochs - len(history)) * float(np.median([r["seconds"] for r in history[-5:]]))
     return (
         f"{network} {row['epoch']:3d}/{epochs}  train {row['train_loss']:.3f} {row['train_accuracy']:6.2%}  "
         f"validation {row['validation_loss']:.3f} {row['validation_accuracy']:6.2%}  lr {row['lr']:.1e}  "
-        f"{row['seconds']:.0f} s  {left / 60:.0f} min left"
+        f"{row['seconds']:.0f} s  {minutes_left(history, epochs):.0f} min left"
     )
+
+
+def minutes_left(history: list[dict], epochs: int) -> float:
+    """The time that the epochs to come take if they are like the last five."""
+    return (epochs - len(history)) * float(np.median([row["seconds"] for row in history[-5:]])) / 60
 
 
 def to_tensors(part: Part, device: Device) -> tuple[Tensor, Tensor]:
