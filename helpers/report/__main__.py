@@ -96,13 +96,13 @@ def build(executed, built, readme=None):
             files.write(built / "notebooks" / f"{name}.ipynb", nbformat.writes(nb) + "\n")
         files.write(built / "results.json", publish.dump(values))
     whole = render.join(resolved.values())
-    for exporter in (render.HTMLReport(meta=meta), render.PDFReport(meta=meta)):
+    html, pdf = render.HTMLReport(meta=meta), render.PDFReport(meta=meta)
+    for exporter in (html, pdf):
         with _stage(f"report{exporter.file_extension}"):
             page, _ = exporter.from_notebook_node(whole)
             files.write(built / f"report{exporter.file_extension}", page)
     if readme:
-        pages, _ = render.Preview(meta=meta).from_notebook_node(whole)
-        files.write(built / "preview.png", pages[0])
+        files.write(built / "preview.png", pdf.preview)
 
 
 def _refuse(banner):

@@ -10,6 +10,7 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pypandoc
 import typst
@@ -18,7 +19,8 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets import Dict
 from traitlets.config import Config
 
-from . import ReportError
+from . import ReportError, layout
+from .resolve import HTML_ONLY
 
 HERE = Path(__file__).resolve().parent
 # Closer to what JupyterLab reads; citations and captions are already resolved.
@@ -27,6 +29,7 @@ READER = (
     "-citations-example_lists-fancy_lists-implicit_figures-table_captions"
 )
 IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
+SUPPLEMENT = "# Supplement\n\nThe figures and tables that the PDF leaves out, each with the code that makes it."
 NEVER_SHOWN = {"remove-cell", "parameters", "injected-parameters"}
 
 
@@ -40,7 +43,7 @@ class ReportExporter(Exporter):
     def default_config(self):
         config = Config()
         config.TagRemovePreprocessor.enabled = True
-        config.TagRemovePreprocessor.remove_cell_tags = NEVER_SHOWN | (set() if self.html else {"html-only"})
+        config.TagRemovePreprocessor.remove_cell_tags = NEVER_SHOWN | (set() if self.html else {HTML_ONLY})
         config.TagRemovePreprocessor.remove_all_outputs_tags = {"remove-output"}
         config.merge(super().default_config)
         return config
@@ -99,17 +102,27 @@ class HTMLReport(ReportExporter):
 
 
 class PDFReport(ReportExporter):
-    """A4, made by typst from its embedded fonts only, so that it is the same on every machine."""
+    """A4, made by typst from its embedded fonts only, so that it is the same on every machine.
+
+    After each report `preview` is a small picture of its first page, as a PNG file.
+    """
 
     output_mimetype = "application/pdf"
     file_extension = ".pdf"
     html = False
-    look: dict = {}  # of typst.compile
 
     def convert(self, nb, folder):
         source = self.pandoc(nb, folder, "typst", f"--template={HERE}/template.typ")
+        look: dict[str, Any] = {"root": str(folder), "ignore_system_fonts": True}
+
+        def spots(text):
+            return json.loads(typst.query(text.encode(), "<spot>", field="value", **look))
+
         try:
-            return typst.compile(source.encode(), root=str(folder), ignore_system_fonts=True, **self.look)
+            arranged = layout.arrange(source, spots).encode()
+            pages = typst.compile(arranged, format="png", ppi=80, **look)
+            self.preview = pages[0] if isinstance(pages, list) else pages  # typst gives a single page as it is
+            return typst.compile(arranged, **look)
         except (RuntimeError, typst.TypstError) as error:
             raise ReportError(f"typst could not make the PDF: {error}") from None
 
@@ -120,18 +133,6 @@ class PDFReport(ReportExporter):
             return self.pandoc(nb, Path(folder), "typst", f"--template={HERE}/template.typ")
 
 
-class Preview(PDFReport):
-    """A small picture of each page of the PDF, as a list of PNG files."""
-
-    output_mimetype = "image/png"
-    file_extension = ".png"
-    look = {"format": "png", "ppi": 80}
-
-    def convert(self, nb, folder):
-        pages = super().convert(nb, folder)
-        return pages if isinstance(pages, list) else [pages]  # typst gives a single page as it is
-
-
 def page_count(pdf):
     """The pages of a PDF made by typst, which writes its page objects uncompressed."""
     return len(re.findall(rb"/Type\s*/Page\b", pdf))
@@ -140,20 +141,38 @@ def page_count(pdf):
 def join(notebooks):
     """All cells of the resolved notebooks (in order) as one, their reference lists gathered at the end.
 
-    Their banners are left out: the templates show one.
+    Behind these comes the supplement, which only the HTML shows. Their banners are left out: the templates show one.
     """
-    cells, references = [], set()
+    cells, references, supplement = [], set(), []
     for notebook in notebooks:
+        extra = []
         for cell in notebook.cells:
             role = cell.metadata.get("report", {})
             if role.get("references"):
                 references.update(cell.source.split("\n\n")[1:])
+            elif role.get("supplement"):
+                extra.append(cell)
             elif not role.get("banner"):
                 cells.append(cell)
+        if extra:
+            supplement += [_html_only(f"## From {_title(notebook)}"), *extra]
     if references:
         listed = sorted(references, key=lambda entry: entry.split("</a>")[1])
         cells.append(new_markdown_cell("\n\n".join(["# References", *listed])))
+    if supplement:
+        cells += [_html_only(SUPPLEMENT), *supplement]
     return new_notebook(cells=cells)
+
+
+def _html_only(text):
+    return new_markdown_cell(text, metadata={"tags": [HTML_ONLY]})
+
+
+def _title(notebook):
+    """The first numbered heading of a notebook, as a link."""
+    texts = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.search(r'<a id="([^"]+)"></a>\n+# (.+)', texts)
+    return f"[{found[2]}](#{found[1]})" if found else "a notebook without a title"
 
 
 def markdown(notebook, html):

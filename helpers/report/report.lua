@@ -54,9 +54,9 @@ local function anchor(block)                           -- id and the rest of the
   if id then return id, pandoc.Inlines { table.unpack(block.content, 3) } end
 end
 
-local function is_caption(block)                       -- **Figure 3.** ...
+local function is_caption(block)                       -- **Figure 3.** ... or **Supplementary Figure S3.** ...
   local first = block.t == 'Para' and block.content[1]
-  return first and first.t == 'Strong' and stringify(first):match '^%a+ %d+%.$'
+  return first and first.t == 'Strong' and stringify(first):match '^[%a ]+ S?%d+%.$'
 end
 
 local function captioned(id, content, caption)
@@ -70,7 +70,7 @@ end
 
 local function equation(id, math)                      -- the number is written as \tag{3}
   local number
-  math.text = math.text:gsub('%s*\\tag{(%d+)}%s*$', function(n) number = n return '' end)
+  math.text = math.text:gsub('%s*\\tag{(S?%d+)}%s*$', function(n) number = n return '' end)
   if HTML then
     return pandoc.Div({ pandoc.Para { math }, pandoc.Para('(' .. number .. ')') }, { id, { 'equation' } })
   end
@@ -121,8 +121,7 @@ local function inside(link)
   if target == '' then return link.content end
   if target:sub(1, 1) == '#' and not ids[target:sub(2)] then
     if HTML then error('the link ' .. link.target .. ' leads nowhere') end
-    link.content:insert ' (HTML version)'              -- its cell is tagged html-only
-    return link.content
+    target = 'report.html' .. target                   -- in the supplement, which only the HTML has
   end
   link.target = target
   return link
@@ -175,11 +174,41 @@ local function typst_table(tbl)
   return { open, tbl, pandoc.RawBlock('typst', ']') }   -- only a long table may break
 end
 
+-- Marks for layout.py: what may move, and what stays with the block before it.
+
+local function ends_a_sentence(block)
+  return block.t ~= 'Header' and (block.t ~= 'Para' or stringify(block):match '[.?!”"’)]%s*$' ~= nil)
+end
+
+local function is_equation(block)
+  return block.t == 'RawBlock' or block.t == 'Para' and block.content[1].t == 'Math'
+end
+
+local function goes_on(block)                          -- in the middle of a sentence
+  return block.t == 'Para' and (block.content[1].t == 'Math' or stringify(block):match '^%l' ~= nil)
+end
+
+local function mark(blocks)
+  local out, before = pandoc.Blocks {}, nil
+  for _, block in ipairs(blocks) do
+    local kind = 'text'
+    if block.t == 'Figure' or block.t == 'Table' and block.identifier ~= '' then
+      kind = 'float'
+    elseif before and (not ends_a_sentence(before) or is_equation(block) or goes_on(block)) then
+      kind = 'bound'
+    end
+    if kind ~= 'float' then before = block end
+    out:extend { pandoc.RawBlock('typst', '//: ' .. kind), block }
+  end
+  return out
+end
+
 function Pandoc(doc)
   doc = doc:walk { CodeBlock = html_output }
   doc.blocks = attach(doc.blocks)
   doc:walk { Header = function(header) ids[header.identifier] = true end }
   doc = doc:walk { Link = inside }
-  if not HTML then doc = doc:walk { Image = typst_image, Table = typst_table } end
-  return doc
+  if HTML then return doc end
+  doc.blocks = mark(doc.blocks)
+  return doc:walk { Image = typst_image, Table = typst_table }
 end

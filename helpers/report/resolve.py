@@ -9,6 +9,9 @@ them. What an author may write:
 
 References and citations also work in captions and in computed text (an output of type text/markdown). A computed
 caption is such an output that begins with ": ". `# Title {-}` gives a heading without a number.
+
+What only the HTML shows, in cells tagged `html-only`, has numbers of its own (Supplementary Figure S1), so that those
+of the PDF have no gaps. render.py gathers these figures and tables in a supplement at the end of the HTML.
 """
 
 import re
@@ -24,6 +27,7 @@ from . import ReportError
 
 KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "sec": "Section"}
 NUMBERED_LEVELS = 3  # deeper headings carry no number
+HTML_ONLY = "html-only"  # tag of a cell that the PDF leaves out
 
 KEY = r"[A-Za-z](?:[\w:-]*\w)?"
 FENCED = r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?^(?P=fence)[ \t]*$"
@@ -41,7 +45,7 @@ GROUP_ITEM = re.compile(rf"\s*(?P<before>[^@]*?)\s*@(?P<key>{KEY})(?P<after>.*)"
 
 @dataclass(frozen=True)
 class Target:
-    """What a label stands for: "Figure", its number as printed, and the notebook that holds it."""
+    """What a label stands for: "Figure", its number as printed ("3" or "S3"), and the notebook that holds it."""
 
     kind: str
     number: str
@@ -56,11 +60,15 @@ class Register:
     counts: Counter = field(default_factory=Counter)
     levels: list = field(default_factory=lambda: [0] * NUMBERED_LEVELS)
 
-    def count(self, label, notebook):
-        """Give the next number of its kind to a figure, table or equation; returns it as text."""
-        kind = label.split("-")[0]
-        self.counts[kind] += 1
-        return self.add(label, str(self.counts[kind]), notebook)
+    def count(self, label, notebook, extra=False):
+        """Give the next number of its kind to a figure, table or equation, of its own series if it is `extra`.
+
+        Returns it with its kind: "Figure 3" or "Supplementary Figure S3".
+        """
+        kind, series = label.split("-")[0], "S" if extra else ""
+        self.counts[kind, series] += 1
+        target = self.add(label, f"{series}{self.counts[kind, series]}", notebook, extra)
+        return f"{target.kind} {target.number}"
 
     def heading(self, level):
         """The number of the next heading of this level, such as "2.1"; empty for a deep one."""
@@ -70,11 +78,12 @@ class Register:
         self.levels[level:] = [0] * (NUMBERED_LEVELS - level)
         return ".".join(map(str, self.levels[:level]))
 
-    def add(self, label, number, notebook):
+    def add(self, label, number, notebook, extra=False):
         if label in self.targets:
             raise ReportError(f"{notebook}: the label {label} is already used in {self.targets[label].notebook}.")
-        self.targets[label] = Target(KINDS[label.split("-")[0]], number, notebook)
-        return number
+        kind = KINDS[label.split("-")[0]]
+        self.targets[label] = Target(f"Supplementary {kind}" if extra else kind, number, notebook)
+        return self.targets[label]
 
 
 def resolve(notebooks, works):
@@ -90,7 +99,7 @@ def resolve(notebooks, works):
             if cell.cell_type == "code":
                 _define_cell(cell, register, name)
             else:
-                cell.source = _define(cell.source, register, name)
+                _define_text(cell, register, name)
     for name, notebook in resolved.items():
         cited: set[str] = set()
         for cell in notebook.cells:
@@ -173,12 +182,24 @@ def _anchor(label):
     return f'<a id="{label}"></a>'
 
 
-def _define(text, register, notebook):
-    """Number the headings, equations and captioned pipe tables of one Markdown text."""
+def _is_extra(cell):
+    return HTML_ONLY in cell.metadata.get("tags", [])
+
+
+def _define_text(cell, register, notebook):
+    """Number what a Markdown cell holds; one with a table that only the HTML shows goes to the supplement."""
+    extra = _is_extra(cell)
+    if extra and PIPE_TABLE.search(cell.source):
+        cell.metadata["report"] = {"supplement": True}
+    cell.source = _define(cell.source, register, notebook, extra)
+
+
+def _define(text, register, notebook, extra=False):
+    """Number the headings, equations and captioned pipe tables of one Markdown text; extra: only the HTML shows it."""
 
     def heading(match):
         hashes, title, attributes = match[1], match[2], match[3] or ""
-        unnumbered = "-" in attributes.split() or ".unnumbered" in attributes
+        unnumbered = extra or "-" in attributes.split() or ".unnumbered" in attributes
         number = "" if unnumbered else register.heading(len(hashes))
         line = f"{hashes} {number} {title}" if number else f"{hashes} {title}"
         label = re.search(r"#(sec-[\w-]+)", attributes)
@@ -193,13 +214,13 @@ def _define(text, register, notebook):
         body, label = match[1], match[2]
         if not label:
             return match[0]
-        number = register.count(label, notebook)
+        number = register.count(label, notebook, extra).split()[-1]
         return f"\n\n{_anchor(label)}\n\n$$\n{body.strip()} \\tag{{{number}}}\n$$\n\n"
 
     def table(match):
         rows, caption, label = match[1], match[2], match[3]
-        number = register.count(label, notebook)
-        return f"{_anchor(label)}\n\n{rows}\n**Table {number}.** {caption.strip()}"
+        number = register.count(label, notebook, extra)
+        return f"{_anchor(label)}\n\n{rows}\n**{number}.** {caption.strip()}"
 
     def define(part):
         part = PIPE_TABLE.sub(table, EQUATION.sub(equation, HEADING.sub(heading, part)))
@@ -217,6 +238,7 @@ def _define(text, register, notebook):
 def _define_cell(cell, register, notebook):
     """Number the figure or table of a code cell and put anchor and caption around its outputs."""
     options, cell.source = cell_options(cell.source)
+    extra = _is_extra(cell)
     label = options.get("label", "")
     kind = label.split("-")[0]
     if kind in ("fig", "tbl") and "-" in label:
@@ -225,21 +247,21 @@ def _define_cell(cell, register, notebook):
         if not mine or not caption:
             lacks = f"shows no {KINDS[kind].lower()}" if not mine else f"has no {kind}-cap"
             raise ReportError(f"{notebook}: the cell {label} {lacks}.")
-        number = register.count(label, notebook)
+        number = register.count(label, notebook, extra)
         before = [o for i, o in enumerate(cell.outputs) if i < mine[0] and i != spoken]
         after = [o for i, o in enumerate(cell.outputs) if i > mine[0] and i not in mine and i != spoken]
         cell.outputs = [
             *before,
             _markdown_output(_anchor(label)),
             *(cell.outputs[i] for i in mine),
-            _markdown_output(f"**{KINDS[kind]} {number}.** {caption}"),
+            _markdown_output(f"**{number}.** {caption}"),
             *after,
         ]
-        shown = {"alt": options.get("fig-alt"), "width": options.get("out-width")}
+        shown = {"alt": options.get("fig-alt"), "width": options.get("out-width"), "supplement": extra}
         cell.metadata["report"] = {"label": label, **{k: v for k, v in shown.items() if v}}
     for output in cell.outputs:
         if "text/markdown" in output.get("data", {}):
-            output.data["text/markdown"] = _define(output.data["text/markdown"], register, notebook)
+            output.data["text/markdown"] = _define(output.data["text/markdown"], register, notebook, extra)
 
 
 def _caption(cell, options, kind):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import nbformat
+import pypdf
 import pytest
 
 from helpers.config import ROOT
@@ -36,6 +37,15 @@ def test_everything_is_there(report):
 
 def test_the_pdf_keeps_to_fifteen_pages(report):
     assert render.page_count((report[0] / "report.pdf").read_bytes()) <= 15
+
+
+def test_the_pdf_numbers_its_figures_and_tables_without_gaps(report):
+    text = "\n".join(page.extract_text() for page in pypdf.PdfReader(report[0] / "report.pdf").pages)
+    for kind in ("Figure", "Table"):
+        numbers = {int(number) for number in re.findall(rf"{kind}\s+(\d+)", text)}
+        assert sorted(numbers) == list(range(1, max(numbers) + 1)), kind
+        captions = [int(number) for number in re.findall(rf"^{kind}\s(\d+)\.", text, re.M)]
+        assert captions == sorted(numbers), kind
 
 
 def test_html_needs_no_network(report):

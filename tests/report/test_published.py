@@ -75,7 +75,9 @@ def test_every_figure_and_table_has_its_caption_below():
             picture, table = "image/png" in output, "<table" in output.get("text/html", "")
             if picture or table or output.get("text/markdown", "").startswith("|"):
                 kind = "Figure" if picture else "Table"
-                assert re.match(rf"\*\*{kind} \d+\.\*\* \w", below.get("text/markdown", "")), cell.source
+                assert re.match(rf"\*\*(Supplementary )?{kind} S?\d+\.\*\* \w", below.get("text/markdown", "")), (
+                    cell.source
+                )
                 found += 1
     assert found > 30
 

@@ -14,7 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from helpers import config, files
 from helpers.commands import verify
-from helpers.report import ReportError, __main__, bibliography, execute, publish, render
+from helpers.report import ReportError, __main__, bibliography, execute, layout, publish, render
 from helpers.report.resolve import cell_options, resolve
 
 PIXEL = base64.b64encode(
@@ -88,10 +88,11 @@ def pair():
     )
     second = notebook(
         "# Model {#sec-model}\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
-        new_markdown_cell("## Aside {#sec-aside}\n\nBROWSER, see @fig-early.", metadata={"tags": ["html-only"]}),
+        new_markdown_cell("## Aside\n\nBROWSER, see @fig-early.", metadata={"tags": ["html-only"]}),
+        code("#| label: fig-more\n#| fig-cap: More.\nplot_more()", image, tags=["html-only"]),
         code("#| label: fig-late\n#| fig-cap: Late.\n#| fig-alt: a [grey] dot\nplot()", image),
         code("#| label: tbl-frame\n#| tbl-cap: A frame.\nframe", table),
-        code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @sec-aside."}), tags=["remove-input"]),
+        code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @fig-more."}), tags=["remove-input"]),
         code("#| label: tbl-said\nframe", table, shown({"text/markdown": ": Computed caption."})),
         record({"a": {"c": 2}}),
     )
@@ -122,6 +123,8 @@ def test_numbers_run_through_the_report_and_links_lead_to_the_right_notebook(res
     assert "# 2 Model" in model and "a = b \\tag{1}" in model and "[Equation\u00a01](#eq-ab)" in model
     assert "`@property` in [Section\u00a01](01_data.ipynb#sec-data)" in model
     assert "**Table 3.** Computed caption." in model
+    assert "**Supplementary Figure S1.** More." in model and "[Supplementary Figure\u00a0S1](#fig-more)" in model
+    assert "## Aside" in model  # a number here would be missing from the PDF
 
 
 def test_resolved_notebooks_hold_nothing_raw_or_private(pair, resolved):
@@ -144,6 +147,7 @@ def test_resolved_notebooks_hold_nothing_raw_or_private(pair, resolved):
         ("See [@nobody1999].", "01_a: unknown citation @nobody1999"),
         ("# A {#sec-a}\n\n# B {#sec-a}", "01_a: the label sec-a is already used in 01_a"),
         ("text {#tbl-lost}", r"01_a: \{#tbl-lost\} does not follow"),
+        ("# A {#sec-a .unnumbered}", "01_a: the heading sec-a has a label but no number"),
         (code("#| label: fig-a\nplot()", shown({"image/png": PIXEL})), "01_a: the cell fig-a has no fig-cap"),
         (code("#| label: tbl-a\n#| tbl-cap: A\n1"), "01_a: the cell tbl-a shows no table"),
     ],
@@ -170,6 +174,11 @@ def test_html_holds_everything_in_one_file(resolved):
     assert re.search(r'<table id="tbl-frame">\s*<caption><strong>Table 2.</strong>', page)
     assert '<details class="code" open>' in page and "<math" in page and "\\tag" not in page
     assert page.count(">References</h1>") == 1 and page.count('id="ref-he2016"') == 1
+    supplement = page[page.index(">Supplement</h1>") :]
+    assert supplement.index('href="#sec-model">2 Model</a>') < supplement.index(
+        "Supplementary Figure S1.</strong> More"
+    )
+    assert page.index(">References</h1>") < page.index(">Supplement</h1>") and page.count("More.") == 1
     links = set(re.findall(r'href="#([^"]+)"', page))
     assert links <= set(re.findall(r'id="([^"]+)"', page)) and "fig-late" in links
     assert not re.search(r'(src|href)="(?!#|data:|https://doi.org/)', page)
@@ -182,11 +191,59 @@ def test_pdf_leaves_out_code_and_what_is_for_the_browser(resolved):
     source = exporter.typst_source(whole)
     assert "BROWSER" not in source and "FOLDED" not in source and "print(1)" not in source
     assert source.count("plot()") == 1  # show-code
-    assert re.search(r"Section.2\.1 \(HTML version\)", source) and "<sec-aside>" not in source
+    assert 'link("report.html#fig-more")[Supplementary Figure~S1]' in source and "<fig-more>" not in source
+    assert "More." not in source and "Supplement</h1>" not in source
     assert 'image("image-1.png", width: 40%' in source and 'alt: "a [grey] dot"' in source and "<tbl-frame>" in source
     pdf, _ = exporter.from_notebook_node(whole)
     assert pdf.startswith(b"%PDF") and render.page_count(pdf) == pdf.count(b"/MediaBox")
     assert pdf == exporter.from_notebook_node(whole)[0]
+
+
+def test_the_pdf_marks_what_stays_together():
+    text = "Claim:\n\n- a\n- b\n\nIt is\n\n$$ a = b $$ {#eq-a}\n\nwhere $a$ is.\n\nNext."
+    whole = render.join(resolve({"01_a": notebook(text)}, {}).values())
+    source = render.PDFReport(meta={**META, "pagetitle": "T", "banner": ""}).typst_source(whole)
+    assert re.findall("^//: (.*)", source, re.M) == ["text", "bound", "text", "bound", "bound", "text"]
+
+
+def spots(heights):
+    """A page of 100 pt for layout.arrange: what stands where when floats do not break and texts of 10 pt lines do."""
+
+    def measure(source):
+        page, y = 1, 0.0
+        for name, text in re.findall(r'#spot\("(.*?)"\)\n\n(.*?)\n\n#place', source, re.S):
+            height = sum(heights[block] for block in text.split())
+            if name.startswith("float") and y + height > 100:
+                page, y = page + 1, 0.0
+            yield name, page, layout.TOP + y
+            page, y = page + int((y + height) // 100), (y + height) % 100
+            yield f"end of {name}", page, layout.TOP + y
+
+    return lambda source: list(measure(source))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "arranged"),
+    [
+        ("a:40 A:50 b:40", "a A b"),
+        ("a:40 A:70 b:40 c:40 d:10", "a b c A d"),  # b alone would leave a gap of 20
+        ("a:40 A:70 B:20 b:90 c:10", "a b A B c"),  # A does not overtake B
+        ("a:40 b!:40 A:50 c:10 d!:60 e:10", "a b c d A e"),  # d belongs to c
+        ("a:40 A:70", "a A"),
+    ],
+)
+def test_floats_move_down_past_the_text_that_fills_their_page(monkeypatch, blocks, arranged):
+    monkeypatch.setattr(layout, "BOTTOM", layout.TOP + 100)
+    monkeypatch.setattr(layout, "GAP", 15)
+    heights, source = {}, "head\n"
+    for block in blocks.split():
+        name, height = block.split(":")
+        bare = name.strip("!")
+        heights[bare] = float(height)
+        kind = "bound" if name != bare else "float" if bare.isupper() else "text"
+        source += f"//: {kind}\n{bare}\n\n"
+    body = layout.arrange(source, spots(heights))
+    assert re.findall(r"\w+", body) == ["head", *arranged.split()]
 
 
 def test_only_a_long_table_may_break_over_pages():
