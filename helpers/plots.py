@@ -14,15 +14,16 @@ from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from helpers.config import CLASSES
 
 WIDTH = 6.4  # inches
 FEW = 20  # images: a share of fewer says little
 INK, MUTED, WRONG, TRUE = "#222222", "#666666", "#B2182B", "#009E73"
-NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2"}  # Okabe and Ito: safe for colour-blind readers
-OTHER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", INK)
+# Okabe and Ito: safe for colour-blind readers.
+NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2", "FastNet": "#009E73"}
+OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", INK)
 
 matplotlib.rcParams.update(
     {
@@ -610,3 +611,46 @@ def trials(rows, scores, yardstick):
     axes[0].set_yticks(range(len(titles)), titles)
     axes[0].invert_yaxis()
     return chart
+
+
+def frontier(rows, cited, reference):
+    """Test accuracy against training arithmetic and against minutes; both costs and the error are on logarithmic axes.
+
+    rows: DataFrame with network, epochs (beside each dot; lengths of one network are joined), accuracy, pflop, minutes
+    and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
+    an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
+    """
+    chart, colours = Chart(WIDTH, 3), _colours(rows["network"].unique())
+    axes = chart.subplots(1, 2, sharey=True)
+    for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
+        ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
+        for name, runs in rows.groupby("network", sort=False):
+            runs = runs.sort_values("epochs")
+            ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
+            for run in runs.itertuples():
+                at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
+                ax.plot(*at, marker, color=colours[name], markersize=5, label=name)
+                _beside(ax, run.epochs, at, (-4, 2), ha="right", color=colours[name])
+        ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
+        ax.margins(x=0.12)
+    for row in cited.itertuples():
+        at = (row.pflop, 1 - row.accuracy)
+        axes[0].plot(*at, "D", color=INK, markerfacecolor="white", markersize=5)
+        _beside(axes[0], row.network, at, (-4, 4), ha="right")
+    worst = 1 - rows["accuracy"].min()
+    errors = [error for error in (0.9, 0.7, 0.5, 0.25, 0.15, 0.1, 0.08, 0.06, 0.04) if error <= worst]
+    axes[0].set_yticks(errors, [f"{1 - error:.0%}" for error in errors])
+    axes[0].invert_yaxis()
+    axes[0].set_ylabel("test accuracy")
+    handles, names = axes[0].get_legend_handles_labels()
+    entries = dict(zip(names, handles, strict=True))
+    chart.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    return chart
+
+
+def _beside(ax, text, at, offset, **style):
+    """Write a text at an offset, in points, from a place in the data."""
+    ax.annotate(text, at, offset, textcoords="offset points", fontsize=7.5, **style)

@@ -55,6 +55,17 @@ SEVERITIES = pd.DataFrame(
         for s in range(6)
     ]
 )
+COSTS = pd.DataFrame(
+    {
+        "network": ["BaselineNet", "FastNet", "FastNet"],
+        "epochs": [40, 3, 9],
+        "accuracy": [0.74, 0.89, 0.93],
+        "pflop": [0.003, 0.1, 0.3],
+        "minutes": [4.0, 10.0, 15.0],
+        "threads": [2, 1, 2],
+    }
+)
+CITED = pd.DataFrame({"network": ["ResNet-18"], "accuracy": [0.96], "pflop": [32.3]})
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 PART = Part(draw((4, 32, 32, 3)), np.arange(4))
 PREDICTION = Prediction(np.eye(10)[:4], np.eye(10)[:4], np.array([0, 1, 3, 3]), np.linspace(0.2, 1, 4))
@@ -86,6 +97,7 @@ CHARTS = {
     "corruption_curves": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
     "trials": lambda: plots.trials(TRIALS, {"accuracy": "accuracy", "gap": "training lead"}, "recipe"),
+    "frontier": lambda: plots.frontier(COSTS, CITED, 0.914),
     "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
 RASTER = {
@@ -198,7 +210,17 @@ def test_flowchart_dashes_what_takes_part_in_training_only():
 def test_a_network_has_one_colour_everywhere():
     for name in ("learning_curves", "replay", "per_class_f1", "reliability", "risk_coverage"):
         used = {matplotlib.colors.to_hex(line.get_color()).upper() for ax in CHARTS[name]().axes for line in ax.lines}
-        assert set(plots.NETWORK_COLOURS.values()) <= used, name
+        assert {plots.NETWORK_COLOURS[network] for network in NAMES} <= used, name
+
+
+def test_frontier_marks_threads_and_what_is_cited():
+    arithmetic, minutes = CHARTS["frontier"]().axes
+    dots = {line.get_xdata()[0]: line.get_marker() for line in minutes.lines if line.get_marker() != "None"}
+    assert dots == {4.0: "o", 10.0: "^", 15.0: "o"}
+    (hollow,) = [line for line in arithmetic.lines if line.get_markerfacecolor() == "white"]
+    assert (hollow.get_xdata()[0], hollow.get_ydata()[0]) == (32.3, pytest.approx(0.04))
+    assert [text.get_text() for text in arithmetic.texts] == ["40", "3", "9", "ResNet-18"]
+    assert [text.get_text() for text in arithmetic.get_yticklabels()] == ["75%", "85%", "90%", "92%", "94%", "96%"]
 
 
 def test_confusion_prints_row_percent_and_mutes_the_diagonal():

@@ -1,0 +1,75 @@
+"""What each training cost, in arithmetic and in minutes, beside the accuracy that it reached."""
+
+import re
+
+import numpy as np
+import pandas as pd
+
+from helpers.analysis import effects
+from helpers.runs import Results
+
+# Jordan (2024), from the page of airbench: mean accuracies and FLOP. airbench94 with Muon averages
+# six views of every test image, mirrored and shifted.
+CITED = pd.DataFrame(
+    [
+        {"network": "airbench94", "accuracy": 0.9405, "pflop": 0.29},
+        {"network": "ResNet-18", "accuracy": 0.96, "pflop": 32.3},
+    ]
+)
+
+
+def quiet_minutes(history: pd.DataFrame) -> float:
+    """Minutes of a training if each of its epochs takes as long as their median.
+
+    What else a machine does at times, or a machine that sleeps, hardly moves the median.
+    """
+    return len(history) * float(history["seconds"].median()) / 60
+
+
+def threads(record: dict) -> int:
+    """The threads of a training on a CPU; 0 for another device."""
+    found = re.search(r"(\d+) threads?\b", record["device"])
+    return int(found[1]) if found else 0
+
+
+def points(trainings: list[Results], labels: np.ndarray) -> pd.DataFrame:
+    """One row a network and length: network, epochs, n, accuracy, accuracy_std, pflop, minutes, threads.
+
+    The accuracy is that of the kept logits of the test images, whose classes are `labels`; a seed
+    that comes twice counts once. minutes and threads are those of the fastest run.
+    """
+    scored = [(each.record, {"accuracy": (each.logits["test"].argmax(1) == labels).mean()}) for each in trainings]
+    costs = pd.DataFrame(
+        {
+            "network": each.record["network"],
+            "epochs": each.record["epochs"],
+            "pflop": each.record["flop"] / 1e15,
+            "minutes": quiet_minutes(each.history),
+            "threads": threads(each.record),
+        }
+        for each in trainings
+    )
+    fastest = costs.sort_values("minutes", kind="stable").drop_duplicates(["network", "epochs"])
+    rows = effects.over_seeds(scored, ["accuracy"]).merge(fastest, on=["network", "epochs"])
+    order = list(dict.fromkeys(costs["network"]))
+    return rows.sort_values("network", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `points` as text, then the cited ones; accuracies in percent."""
+    pairs = zip(rows["accuracy"], rows["accuracy_std"], strict=True)
+    ours = {
+        "network": rows["network"],
+        "epochs": rows["epochs"].astype(str),
+        "seeds": rows["n"].astype(str),
+        "test accuracy (%)": [effects.mean_and_deviation(mean, deviation, 100, 2) for mean, deviation in pairs],
+        "PFLOP": rows["pflop"].map("{:.3g}".format),
+        "minutes": rows["minutes"].map("{:.1f}".format),
+        "threads": rows["threads"].map(lambda n: str(n or "–")),
+    }
+    cited = {
+        "network": CITED["network"] + " (cited)",
+        "test accuracy (%)": (100 * CITED["accuracy"]).map("{:.2f}".format),
+        "PFLOP": CITED["pflop"].map("{:.3g}".format),
+    }
+    return pd.concat([pd.DataFrame(ours), pd.DataFrame(cited)], ignore_index=True).fillna("–")
