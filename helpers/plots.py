@@ -13,7 +13,7 @@ import seaborn
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
 from helpers.config import CLASSES
@@ -134,6 +134,10 @@ def _whole(axis):
 
 def _percent(axis, decimals=0):
     axis.set_major_formatter(PercentFormatter(1, decimals=decimals))
+
+
+def _signed(value, decimals=4):
+    return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 # ---------------------------------------------------------------- data
@@ -262,6 +266,45 @@ def kernels(weights, columns=8):
     tiles = (0.5 + 0.5 * weights / np.maximum(largest, 1e-12)).transpose(0, 2, 3, 1)
     tiles = tiles.repeat(16, axis=1).repeat(16, axis=2)  # so that a gap is much narrower than a weight
     return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], min(0.5, 6.2 / columns))
+
+
+def convolution(image, corner, patch, kernel, bias):
+    """One output of a convolution: a patch of the image, times the kernel, channel by channel, and the sums.
+
+    image (h, w, 3), uint8 or floats in 0..1; corner: row and column of the patch in it; patch and kernel (3, k, k), as
+    the layer sees and holds them; bias: a number.
+    """
+    patch, kernel = np.asarray(patch, dtype=float), np.asarray(kernel, dtype=float)
+    k, products = kernel.shape[1], patch * kernel
+    chart = Chart(WIDTH, 0.28 * (3 * k + 2))
+    picture, ax = chart.subplots(1, 2, width_ratios=(1, 3))
+    picture.imshow(_images(image[None])[0], interpolation="nearest")
+    frame = Rectangle((corner[1] - 0.5, corner[0] - 0.5), k, k, fill=False, edgecolor="#FFD400", linewidth=1.6)
+    picture.add_patch(frame)
+    left = {"patch": 0, "kernel": k + 0.5, "products": 2 * k + 1}  # of the three blocks, in cells
+    for name, values in zip(left, (patch, kernel, products), strict=True):
+        shades = matplotlib.colormaps["RdBu"](0.5 + 0.3 * values / np.abs(values).max())
+        for c, u, v in np.ndindex(values.shape):
+            x, y = left[name] + v, c * (k + 0.4) + u
+            ax.add_patch(Rectangle((x, y), 1, 1, facecolor=shades[c, u, v], edgecolor="white"))
+            ax.text(x + 0.5, y + 0.5, _signed(values[c, u, v], 2), ha="center", va="center", fontsize=8)
+    end = 3 * k + 1.1
+    for c, channel in enumerate(("red", "green", "blue")):
+        middle = c * (k + 0.4) + k / 2
+        ax.text(-0.2, middle, channel, ha="right", va="center", fontsize=8)
+        for sign, x in (("×", k + 0.25), ("=", 2 * k + 0.75)):
+            ax.text(x, middle, sign, ha="center", va="center")
+        ax.text(end, middle, f"sum {_signed(products[c].sum())}", va="center", fontsize=8)
+    below = 3 * k + 1.4
+    ax.text(end, below - 0.2, f"bias {_signed(bias)}", va="center", fontsize=8)
+    total = f"output {_signed(products.sum() + bias)}"
+    ax.text(end, below + 0.6, total, va="center", fontsize=8, weight="bold")
+    for name, x in left.items():
+        ax.text(x + k / 2, -0.35, name, ha="center", va="center", fontsize=8.5, weight="bold")
+    ax.set(xlim=(-1.2, end + 2.1), ylim=(below + 1, -0.8))
+    for each in (picture, ax):
+        each.set_axis_off()
+    return chart
 
 
 def _in_training_only(box):

@@ -236,6 +236,15 @@ def test_a_source_has_one_parameters_cell(path, shown):
     assert shown == []
 
 
+def test_the_questions_are_asked_under_headings_in_the_order_of_the_brief():
+    cells = [cell.source for path in SOURCES for cell in nbformat.read(path, as_version=4).cells]
+    asked = re.findall(
+        r"^## Question (\d[a-d]): .*\((\d+) marks.*\) \{#sec-[\w-]+\}\n\n\*[^*]+\?\*", "\n".join(cells), re.M
+    )
+    marks = {"1a": 10, "1b": 10, "2a": 5, "2b": 5, "2c": 10, "2d": 20, "3a": 10, "3b": 10, "3c": 10, "3d": 10}
+    assert [(question, int(mark)) for question, mark in asked] == list(marks.items())
+
+
 # ---- With other settings
 
 

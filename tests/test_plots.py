@@ -69,6 +69,7 @@ CITED = pd.DataFrame({"network": ["ResNet-18"], "accuracy": [0.96], "pflop": [32
 LOSSES = {name: np.linspace(2.3, 2, 20) for name in NAMES}
 PART = Part(draw((4, 32, 32, 3)), np.arange(4))
 PREDICTION = Prediction(np.eye(10)[:4], np.eye(10)[:4], np.array([0, 1, 3, 3]), np.linspace(0.2, 1, 4))
+KERNEL = np.arange(12).reshape(3, 2, 2) / 10 - 0.4
 
 CHARTS = {
     "class_examples": lambda: plots.class_examples(draw((40, 32, 32, 3)), np.arange(40) % 10, per_class=3),
@@ -79,6 +80,7 @@ CHARTS = {
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
     "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
+    "convolution": lambda: plots.convolution(PART.images[0], (3, 4), KERNEL, -KERNEL, 0.5),
     "flowchart": lambda: plots.flowchart(
         [[("image", "32 x 32"), ("stage", "conv")], [("loss", "of logits", "training")]]
     ),
@@ -198,6 +200,12 @@ def test_learning_curves_mark_the_lowest_validation_loss():
     best = table.loc[table["validation_loss"].idxmin()]
     assert [dot.get_xdata()[0] for dot in dots] == [best["epoch"]] * 2
     assert [dot.get_ydata()[0] for dot in dots] == [best["validation_loss"], best["validation_accuracy"]]
+
+
+def test_convolution_adds_the_products_of_each_channel_and_the_bias():
+    texts = {text.get_text() for text in CHARTS["convolution"]().axes[1].texts}
+    assert {"sum −0.3000", "sum −0.1400", "sum −1.2600"} <= texts
+    assert {"bias +0.5000", "output −1.2000"} <= texts
 
 
 def test_flowchart_dashes_what_takes_part_in_training_only():

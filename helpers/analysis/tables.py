@@ -80,18 +80,6 @@ def each_augmentation(images: np.ndarray, cfg: TrainConfig, seed: int) -> dict[s
 # ---------------------------------------------------------------- by hand
 
 
-def products(kernel: torch.Tensor, patch: torch.Tensor) -> pd.DataFrame:
-    """Weight times input at each place of a 2 x 2 kernel, as text, a row a channel, and the sums; both (3, 2, 2)."""
-    places = ["u, v = 0, 0", "0, 1", "1, 0", "1, 1"]
-    weights, inputs = kernel.detach().flatten(1), patch.flatten(1)
-    cells = {
-        place: [f"{w:+.3f} · {v:+.3f}" for w, v in torch.stack([weights[:, i], inputs[:, i]], 1)]
-        for i, place in enumerate(places)
-    }
-    sums = [f"{value:+.4f}" for value in (weights * inputs).sum(dim=1)]
-    return pd.DataFrame(cells | {"sum": sums}, CHANNELS)
-
-
 def loss_by_hand(logits: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
     """Cross-entropy of each image by hand and by PyTorch, and the largest difference of the gradients."""
     z, y = torch.from_numpy(logits).requires_grad_(), torch.tensor(labels).long()
