@@ -6,11 +6,11 @@ ACTIVE := $(or $(VIRTUAL_ENV),$(if $(filter base,$(CONDA_DEFAULT_ENV)),,$(CONDA_
 ENV := $(or $(ACTIVE),.venv)
 PYTHON := "$(ENV)/bin/python"
 
-# The stamp lies inside the environment and repeats what was installed there and for which folder; the set-up is done
+# A stamp lies inside the environment and repeats what was installed there and for which folder; the set-up is done
 # again when any of it changes. Contents, not times: git gives every file a new time.
-STAMP := "$(ENV)/.cifar10-report"
-WANTED := pwd; cat requirements.txt constraints.txt pyproject.toml
-READY := $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(PYTHON) ] && echo yes)
+STAMP = "$(ENV)/.cifar10-report$(1)"
+WANTED = pwd; cat requirements$(1).txt constraints.txt pyproject.toml
+READY = $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(PYTHON) ] && echo yes)
 
 # The kernel "python3" is to be this environment's, not one registered in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -21,7 +21,7 @@ CHANGED := $(if $(SET),--set "$(SET)")
 
 EXPERIMENTS := search seeds ablation design size long frontier smoothing choices
 
-.PHONY: help report quick fast verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup
+.PHONY: help report quick fast verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup setup-dev setup-cluster
 .DEFAULT_GOAL := help
 
 help:
@@ -53,27 +53,31 @@ long: setup ## train ImprovedNet at full length without single parts (hours)
 frontier: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)
 smoothing: setup ## train ImprovedNet at 15 epochs without label smoothing, from three seeds (1 hour)
 choices: setup ## train ImprovedNet with its learning rate set anew for single choices (1 hour)
-$(EXPERIMENTS):
+$(EXPERIMENTS): $(if $(findstring --cluster,$(OPTIONS)),setup-cluster)
 	@$(PYTHON) -m helpers.commands.experiments $@ $(OPTIONS)
 
 bench: setup ## time training beside the way such coursework is usually written (2 minutes)
 	@$(PYTHON) -m helpers.commands.bench
 
-test: setup ## run the tests
+test: setup-dev ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
 
-torture: setup ## kill trainings and reports, damage files, try bad input (10 minutes)
+torture: setup-dev ## kill trainings and reports, damage files, try bad input (10 minutes)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto -m torture
 
-lab: setup ## open the notebooks in JupyterLab
-	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks
+# Containers run as root, which JupyterLab refuses unless told.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-lint: setup ## check style (ruff) and types (mypy)
+lab: setup ## open the notebooks in JupyterLab
+	@echo "JupyterLab prints the address to open, which begins with http://localhost. Ctrl-C ends it."
+	@$(PYTHON) -m jupyterlab --notebook-dir=. --LabApp.default_url=/lab/tree/notebooks $(AS_ROOT)
+
+lint: setup-dev ## check style (ruff) and types (mypy)
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
-format: setup ## bring the code into the form that lint asks for
+format: setup-dev ## bring the code into the form that lint asks for
 	@$(PYTHON) -m ruff check --fix .
 	@$(PYTHON) -m ruff format .
 
@@ -87,24 +91,47 @@ clean: ## remove caches and half-made reports, never published runs, reports or 
 
 # ---- Set-up ----------------------------------------------------------------------------------------------------------
 
-INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check
+# Our constraints stand in for those that a site may set. pip says what it downloads, and how fast, on a terminal only.
+PIP = PIP_CONSTRAINT=constraints.txt $(PYTHON) -m pip --disable-pip-version-check --no-input
+INSTALL = $(PIP) install $$([ -t 1 ] || echo --quiet)
+STOPPED = { echo "The set-up stopped at pip's error above; with that mended (mostly the network), run make again." >&2; \
+    exit 1; }
 
-ifeq ($(READY),yes)
+ifeq ($(call READY,),yes)
 setup:
 else
 setup: $(if $(ACTIVE),,.venv/bin/python)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	    echo "The environment $(ENV) has no Python 3.11 or newer:" \
 	        "$(if $(ACTIVE),deactivate it and make creates one,delete it and run make again)." >&2; exit 1; }
-	@echo "Setting up in $(ENV), once: some minutes, 0.4 GB to download with torch built for CPU only," \
-	    "several GB with its ordinary Linux build."
+	@echo "Setting up in $(ENV), once: some minutes, 0.4 GB to download with PyTorch built for CPU only."
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip >/dev/null
-	@{ $(INSTALL) -r requirements.txt && \
-	    PYTHONWARNINGS=ignore $(INSTALL) --no-deps --no-build-isolation -e .; } || { \
-	    echo "The set-up stopped at pip's error above; with that mended (mostly the network), run make again." >&2; \
-	    exit 1; }
-	@{ $(WANTED); } > $(STAMP)
+	@$(TORCH_FOR_CPU)
+	@$(INSTALL) -r requirements.txt || $(STOPPED)
+	@PYTHONWARNINGS=ignore $(PIP) install --quiet --no-deps --no-build-isolation -e . || $(STOPPED)
+	@{ $(call WANTED,); } > $(call STAMP,)
 endif
+
+# What only some commands need: packages for tests and style, and for trainings on a cluster.
+define MORE
+setup$(1): setup
+ifneq ($(call READY,$(1)),yes)
+	@echo "Adding the packages of requirements$(1).txt to $(ENV), once."
+	@$$(INSTALL) -r requirements$(1).txt || $$(STOPPED)
+	@{ $(call WANTED,$(1)); } > $(call STAMP,$(1))
+endif
+endef
+$(eval $(call MORE,-dev))
+$(eval $(call MORE,-cluster))
+
+# The ordinary Linux build of PyTorch brings several GB of CUDA; a machine without an NVIDIA GPU is better off with the
+# build for CPU, from PyTorch's own index. TORCH=cuda takes the ordinary one all the same.
+TORCH ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,$(if $(filter Linux,$(shell uname -s)),cpu))
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_PINS := $(shell grep -oE '^torch(vision)?==[^ ]+' requirements.txt)
+TORCH_FOR_CPU = $(if $(filter cpu,$(TORCH)),$(INSTALL) --retries 0 --timeout 10 --no-deps --index-url $(CPU_INDEX) \
+    $(TORCH_PINS) 2>/dev/null || \
+    echo "PyTorch's index of CPU builds cannot be reached: installing the build that pip finds.",true)
 
 # requirements.txt is meant for Python 3.11 to 3.13; a later one is taken only where there is no other. `python3` comes
 # first, being the one people mean.

@@ -6,12 +6,9 @@ import os
 import shutil
 from pathlib import Path
 
-from helpers.errors import Problem
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows has none: nothing keeps two processes apart there
-    fcntl = None  # type: ignore[assignment]
+from helpers.errors import Problem
 
 
 class Busy(Problem):
@@ -26,16 +23,18 @@ def locked(lock: Path, doing: str, wait: bool = False):
     protects, for the message ("training X").
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if not wait:
-                raise Busy(f"another process is {doing}: wait for it to finish.") from None
-            print(f"Another process is {doing}: waiting for it.", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    held = FileLock(lock)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        if not wait:
+            raise Busy(f"another process is {doing}: wait for it to finish.") from None
+        print(f"Another process is {doing}: waiting for it.", flush=True)
+        held.acquire()
+    try:
         yield
+    finally:
+        held.release()
 
 
 @contextlib.contextmanager

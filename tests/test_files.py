@@ -74,7 +74,6 @@ def test_scratch_is_empty_and_goes(tmp_path):
 
 
 def test_one_at_a_time_until_it_ends_however(tmp_path, held_elsewhere):
-    pytest.importorskip("fcntl")
     lock = tmp_path / "locks" / "it"
     with held_elsewhere(lock) as other:
         with pytest.raises(files.Busy, match="^another process is at it: wait for it to finish.$"):
@@ -86,7 +85,6 @@ def test_one_at_a_time_until_it_ends_however(tmp_path, held_elsewhere):
 
 
 def test_waiting_for_a_lock(tmp_path, held_elsewhere, capsys):
-    pytest.importorskip("fcntl")
     lock = tmp_path / "it"
     with held_elsewhere(lock) as other:
         threading.Timer(0.3, other.kill).start()

@@ -306,7 +306,6 @@ def test_a_save_that_fails_leaves_nothing_behind(sample, monkeypatch, capsys, fa
 
 def test_what_another_process_has_trained_is_loaded(sample, folder, monkeypatch, held_elsewhere, capsys):
     """It is not stored yet when the second process looks, and is when the first one has ended."""
-    pytest.importorskip("fcntl")
     cfg = config.train_config("BaselineNet", "smoke", **CHANGES["BaselineNet"])
     aside = folder.rename(folder.with_name("aside"))
     monkeypatch.setattr(train, "fit", refuse)

@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 
 from helpers.config import ROOT
 
+LISTED = ("constraints.txt", "pyproject.toml")
+LISTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
 COMMANDS = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -30,8 +32,8 @@ def clone(tmp_path):
     """The files that the set-up reads, in a folder whose name holds a space."""
     folder = tmp_path / "a clone"
     folder.mkdir()
-    for name in ("Makefile", "requirements.txt", "constraints.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    for path in [*ROOT.glob("requirements*.txt"), *(ROOT / name for name in ("Makefile", *LISTED))]:
+        shutil.copy(path, folder)
     return folder
 
 
@@ -67,9 +69,10 @@ def test_commands_in_readme_exist():
     assert {"report", "quick"} <= named <= set(COMMANDS)
 
 
-def test_requirements_are_pinned_and_explained():
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    packages = [line for line in lines if line.strip() and not line.startswith(("#", "-c constraints.txt"))]
+@pytest.mark.parametrize("name", LISTS)
+def test_requirements_are_pinned_and_explained(name):
+    lines = (ROOT / name).read_text().splitlines()
+    packages = [line for line in lines if line.strip() and not line.startswith("#")]
     assert packages
     assert [line for line in packages if not re.fullmatch(r"[\w.-]+==[\w.]+ +# \S.*", line)] == []
 
@@ -84,23 +87,36 @@ def pinned(name: str) -> dict[str, set[str]]:
 
 def test_what_requirements_bring_along_is_pinned_too():
     locked = pinned("constraints.txt")
-    for package, versions in pinned("requirements.txt").items():
+    wanted = {package: versions for name in LISTS for package, versions in pinned(name).items()}
+    for package, versions in wanted.items():
         assert locked[package] == versions, f"{package}: make constraints.txt anew, as its head says"
-    needed, seen = list(pinned("requirements.txt")), set()
+    needed, seen = list(wanted), set()
     while needed:  # what is installed here, for this Python and platform
         package = needed.pop()
         seen.add(package)
         assert package in locked, f"{package} is not pinned"
         for line in importlib.metadata.requires(package) or []:
-            wanted = Requirement(line)
-            name = re.sub(r"[-_.]+", "-", wanted.name.lower())
-            if name not in seen and (wanted.marker is None or wanted.marker.evaluate({"extra": ""})):
+            further = Requirement(line)
+            name = re.sub(r"[-_.]+", "-", further.name.lower())
+            if name not in seen and (further.marker is None or further.marker.evaluate({"extra": ""})):
                 needed.append(name)
     assert len(seen) > 100
 
 
 def test_conda_reads_the_same_list():
-    assert re.search(r"^ +- pip:\n +- -r requirements\.txt\b", (ROOT / "environment.yml").read_text(), re.MULTILINE)
+    lines = re.findall(r"^ {6}- (-\S+ \S+)", (ROOT / "environment.yml").read_text(), re.MULTILINE)
+    assert lines[1:] == ["-c constraints.txt", "-r requirements.txt"] and lines[0].startswith("--extra-index-url")
+
+
+def test_pip_without_make_reads_the_same_lists():
+    required = importlib.metadata.requires("cifar10-report")
+    if required is None:
+        pytest.skip("the project is not installed here")
+    extras = {"": "requirements.txt", "dev": "requirements-dev.txt", "cluster": "requirements-cluster.txt"}
+    for extra, name in extras.items():
+        marked = [line for line in required if (f'extra == "{extra}"' in line) == bool(extra)]
+        packages = {re.split("==", line)[0] for line in marked if extra or "extra ==" not in line}
+        assert packages >= {line.split("==")[0] for line in (ROOT / name).read_text().splitlines() if "==" in line}
 
 
 def test_too_old_python_is_refused_in_one_sentence(clone, tmp_path):
@@ -138,17 +154,53 @@ def test_set_up_uses_the_active_environment_once(clone, tmp_path, variable):
         log.unlink()
         return calls
 
-    first = modules_run()
-    assert any(call.endswith("-r requirements.txt") for call in first)
-    assert any(call.endswith("-e .") for call in first)
-    assert modules_run() == ["-m pytest -q -n auto --dist loadfile"]
+    first, tests = modules_run(), "-m pytest -q -n auto --dist loadfile"
+    installed = [call.split(" -r ")[1] for call in first if " -r " in call]
+    assert installed == ["requirements.txt", "requirements-dev.txt"]
+    assert any(call.endswith("-e .") for call in first) and first[-1] == tests
+    assert modules_run() == [tests]
 
     (clone / "requirements.txt").touch()
-    assert modules_run() == ["-m pytest -q -n auto --dist loadfile"]
+    assert modules_run() == [tests]
     with (clone / "requirements.txt").open("a") as file:
         file.write("one-more==1.0  # reason\n")
-    assert modules_run() == first
+    assert modules_run() == [call for call in first if "-dev" not in call]
     assert not (clone / ".venv").exists()
+
+
+def calls_of(clone, tmp_path, *arguments, **environment):
+    """What a first set-up in an environment of its own runs."""
+    python = fake_python(tmp_path / "env/bin/python", "pass")
+    done = make(clone, *arguments, VIRTUAL_ENV=str(tmp_path / "env"), **environment)
+    assert done.returncode == 0
+    return Path(f"{python}.log").read_text(), done.stdout
+
+
+def test_the_report_needs_no_packages_for_tests_or_clusters(clone, tmp_path):
+    calls, _ = calls_of(clone, tmp_path, "report")
+    assert "-r requirements.txt" in calls and "requirements-" not in calls
+
+
+def test_a_cluster_gets_its_packages(clone, tmp_path):
+    calls, _ = calls_of(clone, tmp_path, "ablation", "OPTIONS=--cluster tcp://host:8786")
+    assert "-r requirements-cluster.txt" in calls and "requirements-dev" not in calls
+
+
+@pytest.mark.parametrize(("torch", "from_index"), [("cpu", True), ("cuda", False)])
+def test_pytorch_for_cpu_comes_from_its_own_index(clone, tmp_path, torch, from_index):
+    calls, _ = calls_of(clone, tmp_path, "setup", f"TORCH={torch}")
+    indexed = [call for call in calls.splitlines() if "--index-url" in call]
+    assert len(indexed) == from_index
+    assert all(re.search(r"torch==\S+ torchvision==\S+$", call) for call in indexed)
+
+
+def test_an_index_out_of_reach_is_said_and_passed_over(clone, tmp_path):
+    python = fake_python(tmp_path / "env/bin/python", "pass")
+    python.write_text(python.read_text().replace("exit 0;", 'case "$*" in *--index-url*) exit 1;; esac; exit 0;'))
+    done = make(clone, "setup", "TORCH=cpu", VIRTUAL_ENV=str(tmp_path / "env"))
+    assert done.returncode == 0
+    assert "PyTorch's index of CPU builds cannot be reached: installing the build that pip finds." in done.stdout
+    assert "-r requirements.txt" in Path(f"{python}.log").read_text()
 
 
 def test_conda_base_is_left_alone(clone, tmp_path):

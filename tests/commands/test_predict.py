@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import config, data, models, runs, train
+from helpers import config, data, metrics, models, runs, train
 from helpers.commands import predict
 from helpers.inference import infer
 
@@ -78,13 +78,40 @@ def test_the_line_for_people(model, picture, capsys):
     path, pixels = picture
     assert predict.main([str(path)]) == 0
     out, err = capsys.readouterr()
-    best = predict.three_best(infer(model, pixels[None]), 0)
+    best = predict.three_best(infer(model, pixels[None]).probabilities[0])
     ranked = ", ".join(f"{entry['class']} {entry['probability']:.1%}" for entry in best)
     assert out == f"{path}: {best[0]['class']}, confidence {best[0]['probability']:.1%} (best three: {ranked})\n"
     assert err == ""
 
 
+def test_a_folder_is_taken_file_by_file(model, picture, capsys):
+    path, _ = picture
+    (path.parent / "notes.txt").write_text("not an image, nor asked for")
+    assert predict.main([str(path)]) == 0
+    alone = capsys.readouterr().out
+    assert predict.main([str(path.parent)]) == 0
+    assert capsys.readouterr().out == alone
+
+
+def test_the_confidence_is_at_the_published_temperature(model, picture, capsys):
+    path, pixels = picture
+    values = {"05_confidence_analysis": {"confidence": {"ImprovedNet": {"temperature": 0.5}}}}
+    (config.PUBLISHED.parent / "results.json").write_text(json.dumps(values))
+    assert predict.main([str(path), "--json"]) == 0
+    expected = metrics.softmax(infer(model, pixels[None]).logits / 0.5).max()
+    said = json.loads(capsys.readouterr().out)
+    assert said["confidence"] == pytest.approx(expected, abs=1e-6) and said["temperature"] == 0.5
+
+
 # ---- What can be read
+
+
+def test_the_square_in_the_middle_or_the_whole(tmp_path):
+    wide = np.zeros((64, 128, 3), dtype=np.uint8)
+    wide[:, 32:96] = 255
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert (predict.read_image(tmp_path / "wide.png", crop=True) == 255).all()
+    assert predict.read_image(tmp_path / "wide.png").mean() == pytest.approx(127.5, abs=1)
 
 
 def colour(size=(32, 32), mode="RGB", value=(200, 30, 60)):
@@ -174,6 +201,7 @@ def bad(tmp_path):
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "the image is damaged or cannot be read (image file is truncated"),
         "hollow.png": (png_claiming(32, 32), "the image is damaged or cannot be read"),
         "big.png": (png_claiming(10_000, 10_001), "10000 x 10001 pixels are too many; make it smaller"),
+        "photo.HEIC": (b"not for Pillow", "Pillow cannot read HEIC photos; export it as JPEG"),
         "bomb.png": (png_claiming(100_000, 100_000), "exceeds limit"),
     }
     for name, (content, _) in contents.items():
@@ -182,7 +210,7 @@ def bad(tmp_path):
     return {str(tmp_path / name): says for name, (_, says) in contents.items()} | {
         str(tmp_path / "nowhere.png"): "there is no such file.",
         str(tmp_path / ("long" * 100)): "File name too long",
-        str(tmp_path / "folder.png"): "this is a folder, not an image",
+        str(tmp_path / "folder.png"): "this folder holds no images.",
     }
 
 
@@ -204,7 +232,13 @@ def test_json_is_one_object_a_line_also_for_bad_files(model, picture, bad, capsy
     out, err = capsys.readouterr()
     said = [json.loads(line) for line in out.splitlines()]
     assert [entry["file"] for entry in said] == [*bad, good]
-    assert all("error" in entry for entry in said[:-1]) and set(said[-1]) == {"file", "class", "confidence", "best"}
+    assert all("error" in entry for entry in said[:-1]) and set(said[-1]) == {
+        "file",
+        "class",
+        "confidence",
+        "temperature",
+        "best",
+    }
     assert err == ""
 
 

@@ -398,7 +398,6 @@ def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
 
 
 def test_two_reports_are_not_made_at_once(project, capsys):
-    pytest.importorskip("fcntl")
     _, run, output = project
     with files.locked(config.CACHE / "report.lock", "at it"):
         assert run() == 1
