@@ -1,9 +1,12 @@
 """Notebook sources -> executed notebooks, report.html, report.pdf and results.json.
 
+    rehearsal.py     refuses before anything runs what could not be shown after it
     execute.py       notebooks/*.ipynb  -> cache/executed/PROFILE   (papermill)
     resolve.py       executed notebooks -> readable notebooks       (numbers, captions, references; pure Python)
     bibliography.py  refs.bib           -> citations and reference lists
     render.py        readable notebooks -> HTML and PDF             (nbconvert, pandoc, typst)
+      cells.py, images.py   cells as Markdown for pandoc, and their images
+      layout.py, fonts.py   the places of figures in the PDF, and its fonts
     parameters.py    other settings for the notebooks
     publish.py       results.json, README table, moving everything into place
     __main__.py      the command line

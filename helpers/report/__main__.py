@@ -10,7 +10,7 @@ import nbformat
 from helpers import config, files, notebook
 from helpers.errors import exit_cleanly
 
-from . import ReportError, bibliography, execute, parameters, publish, render
+from . import ReportError, bibliography, execute, parameters, publish, rehearsal, render
 from .resolve import add_banner, resolve
 
 REPORTS = config.ROOT / "reports"
@@ -57,6 +57,8 @@ def run_all(notebooks, executed, output, given):
     sources = execute.sources(notebooks)
     for source in sources:  # all before the first of them runs
         execute.check(source, given)
+    with _stage("sources checked"):
+        rehearsal.rehearse(sources)
     with files.scratch(executed.with_name(f".running-{executed.name}")) as running:
         for source in sources:
             with _stage(source.stem):
@@ -100,6 +102,8 @@ def build(executed, built, readme=None):
     for exporter in (html, pdf):
         with _stage(f"report{exporter.file_extension}"):
             page, _ = exporter.from_notebook_node(whole)
+            for note in exporter.notes:
+                print(f"  note: {note}")
             files.write(built / f"report{exporter.file_extension}", page)
     if readme:
         files.write(built / "preview.png", pdf.preview)

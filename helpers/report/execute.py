@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from helpers import files
 
-from . import ReportError
+from . import ReportError, images
 from .resolve import cell_options
 
 
@@ -39,7 +39,10 @@ def read(path):
 def check(source, parameters):
     """Raise ReportError naming a parameter that the notebook lacks: papermill only warns."""
     cells = [cell for cell in read(source).cells if "parameters" in cell.metadata.get("tags", [])]
-    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    try:
+        nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    except SyntaxError:
+        raise ReportError(f"{source.stem}: the parameters cell must hold plain Python, without % or !.") from None
     names = [node for node in nodes if isinstance(node, ast.Name)]
     has = [node.id for node in names if isinstance(node.ctx, ast.Store)]
     for name in parameters:
@@ -72,6 +75,7 @@ def run(source, target, parameters):
     """
     check(source, parameters)
     notebook = read(source)
+    images.embed(notebook, source.parent, source.stem)
     print(f"{source.stem}: {len(notebook.cells)} cells", flush=True)
     terminal = sys.stdout.isatty()
     # without numbers of cells: papermill counts the one that it injects
@@ -95,6 +99,9 @@ def run(source, target, parameters):
                 # else the kernel reports its own port and its end
                 extra_arguments=["--log-level=CRITICAL"],
             )
+            executed = read(target)
+            images.embed(executed, source.parent, source.stem)  # what its outputs refer to
+            files.write(target, nbformat.writes(executed) + "\n")
     except PapermillExecutionError as error:
         options, _ = cell_options(error.source)
         cell = f"In [{error.exec_count}]"

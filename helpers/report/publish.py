@@ -94,16 +94,26 @@ def dump(values):
     return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
+def texts(path):
+    """The texts of a file like meta.yaml, by name. Raises ReportError if it holds anything else."""
+    form = f"{path.name} must hold lines like `author: 王小明`, a text with a colon in quotes"
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ReportError(f"{form}: {' '.join(str(error).split())}.") from None
+    if not isinstance(found, dict):
+        raise ReportError(f"{form}.")
+    return {name: "" if text is None else str(text) for name, text in found.items()}
+
+
 def metadata(values, path, banner=""):
     """Return the texts of a file like meta.yaml with their {placeholders} filled from results.
 
     Raises ReportError naming the text and the placeholder that the results do not have.
     """
-    templates = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     known = {**values, "date": newest_date(values)}
-    where = Path(path).name
-    texts = {name: _fill(text, known, f"{where}: {name}") for name, text in templates.items()}
-    return {**texts, "pagetitle": texts["title"], "banner": banner}
+    filled = {name: _fill(text, known, f"{path.name}: {name}") for name, text in texts(path).items()}
+    return {**filled, "pagetitle": filled["title"], "banner": banner}
 
 
 def _fill(template, values, where):

@@ -1,11 +1,10 @@
 """Resolved notebooks -> one HTML file and one PDF.
 
-nbconvert's preprocessors drop the cells that a format does not show; `markdown` writes what is left as one Markdown
+nbconvert's preprocessors drop the cells that a format does not show; cells.py writes what is left as one Markdown
 document; pandoc, with report.lua, turns that into HTML, or into Typst, which typst compiles to PDF. Nothing here
 gives numbers or looks anything up: see resolve.py.
 """
 
-import base64
 import json
 import re
 import tempfile
@@ -19,7 +18,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets import Dict
 from traitlets.config import Config
 
-from . import ReportError, layout
+from . import ReportError, cells, fonts, layout
 from .resolve import HTML_ONLY
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +27,6 @@ READER = (
     "markdown+lists_without_preceding_blankline-blank_before_header-blank_before_blockquote"
     "-citations-example_lists-fancy_lists-implicit_figures-table_captions"
 )
-IMAGES = {"image/svg+xml": "svg", "image/png": "png", "image/jpeg": "jpg"}
 SUPPLEMENT = "# Supplement\n\nThe figures and tables that the PDF leaves out, each with the code that makes it."
 NEVER_SHOWN = {"remove-cell", "parameters", "injected-parameters"}
 
@@ -38,6 +36,7 @@ class ReportExporter(Exporter):
 
     meta = Dict().tag(config=True)
     html = True
+    notes: list[str] = []  # on what is not shown as its author meant it
 
     @property
     def default_config(self):
@@ -58,19 +57,20 @@ class ReportExporter(Exporter):
 
     def pandoc(self, nb, folder, writer, *arguments):
         """The whole document as text in the format `writer`; images are left in `folder`."""
-        text, media = markdown(nb, self.html)
+        text, media = cells.as_markdown(nb, self.html)
         for name, content in media.items():
             (folder / name).write_bytes(content)
         (folder / "meta.json").write_text(json.dumps(self.meta), encoding="utf-8")
         try:
-            return pypandoc.convert_text(
+            made = pypandoc.convert_text(
                 text,
                 writer,
                 READER,
                 cworkdir=str(folder),
                 extra_args=[
                     "--standalone",
-                    "--fail-if-warnings",
+                    "--quiet",
+                    f"--log={folder}/log.json",
                     "--columns=1000",  # a long row does not make a pipe table as wide as the page
                     f"--lua-filter={HERE}/report.lua",
                     f"--metadata-file={folder}/meta.json",
@@ -79,6 +79,9 @@ class ReportExporter(Exporter):
             )
         except RuntimeError as error:
             raise ReportError(f"pandoc could not write the report: {error}") from None
+        log = json.loads((folder / "log.json").read_text(encoding="utf-8"))
+        self.notes = [_said(entry) for entry in log if entry["verbosity"] == "WARNING"]
+        return made
 
 
 class HTMLReport(ReportExporter):
@@ -102,7 +105,7 @@ class HTMLReport(ReportExporter):
 
 
 class PDFReport(ReportExporter):
-    """A4, made by typst from its embedded fonts only, so that it is the same on every machine.
+    """A4, made by typst with the fonts of fonts.py.
 
     After each report `preview` is a small picture of its first page, as a PNG file.
     """
@@ -113,7 +116,10 @@ class PDFReport(ReportExporter):
 
     def convert(self, nb, folder):
         source = self.pandoc(nb, folder, "typst", f"--template={HERE}/template.typ")
-        look: dict[str, Any] = {"root": str(folder), "ignore_system_fonts": True}
+        chosen, lacking = fonts.choose(source)
+        source = source.translate({ord(char): f"(U+{ord(char):04X})" for char in lacking})
+        self.notes += [f"no font here has {fonts.in_words(char)}" for char in lacking]
+        look: dict[str, Any] = {"root": str(folder), **chosen}
 
         def spots(text):
             return json.loads(typst.query(text.encode(), "<spot>", field="value", **look))
@@ -131,6 +137,11 @@ class PDFReport(ReportExporter):
         nb, _ = Exporter.from_notebook_node(self, nb)
         with tempfile.TemporaryDirectory() as folder:
             return self.pandoc(nb, Path(folder), "typst", f"--template={HERE}/template.typ")
+
+
+def _said(entry):
+    """A warning of pandoc's log in one line; those of report.lua without the place of its code."""
+    return entry["message"] if entry["type"] == "ScriptingWarning" else entry["pretty"].splitlines()[0]
 
 
 def page_count(pdf):
@@ -173,65 +184,3 @@ def _title(notebook):
     texts = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     found = re.search(r'<a id="([^"]+)"></a>\n+# (.+)', texts)
     return f"[{found[2]}](#{found[1]})" if found else "a notebook without a title"
-
-
-def markdown(notebook, html):
-    """The notebook as one Markdown document and its images: (str, {file name: bytes}).
-
-    Code is folded in HTML, and absent from the PDF unless its cell is tagged `show-code`; printed text is shown
-    with the code, or always with `show-output`.
-    """
-    blocks: list[str] = []
-    media: dict[str, bytes] = {}
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            blocks.append(cell.source)
-        elif cell.cell_type == "code":
-            blocks += _code_cell(cell, html, media)
-    return "\n\n".join(blocks) + "\n", media
-
-
-def _code_cell(cell, html, media):
-    tags = cell.metadata.get("tags", [])
-    printed: list[str] = []
-    shown: list[str] = []
-    for output in cell.outputs:
-        folded = output.output_type == "stream" and "show-output" not in tags
-        (printed if folded else shown).append(_output(output, cell.metadata.get("report", {}), media))
-    code = [_fence(cell.source, "python")] if cell.source.strip() and "remove-input" not in tags else []
-    if not html:
-        return (code if "show-code" in tags else []) + shown
-    if code or printed:
-        opened = " open" if "show-code" in tags else ""
-        title = "Code" if code else "Printed output"
-        code = [f'<details class="code"{opened}><summary>{title}</summary>', *code, *printed, "</details>"]
-    return code + shown
-
-
-def _output(output, look, media):
-    """The richest representation of one output, as Markdown."""
-    if output.output_type == "stream":
-        return _fence(output.text, "output")
-    if output.output_type == "error":
-        return _fence(f"{output.ename}: {output.evalue}", "output")
-    data = output.data
-    for mime, extension in IMAGES.items():
-        if mime in data:
-            name = f"image-{len(media) + 1}.{extension}"
-            media[name] = data[mime].encode() if extension == "svg" else base64.b64decode(data[mime])
-            width = f'{{width="{look["width"]}"}}' if "width" in look else ""
-            return f"![{_literal(look.get('alt', ''))}]({name}){width}"
-    if "text/markdown" in data:
-        return data["text/markdown"]
-    if "text/html" in data:
-        return _fence(data["text/html"], "html-output")  # report.lua reads it
-    return _fence(data.get("text/plain", ""), "output")
-
-
-def _fence(text, kind):
-    ticks = max((len(run) for run in re.findall("`{3,}", text)), default=2) + 1
-    return f"{'`' * ticks} {{.{kind}}}\n{text.rstrip()}\n{'`' * ticks}"
-
-
-def _literal(text):
-    return re.sub(r"([^\w\s])", r"\\\1", text)

@@ -41,9 +41,53 @@ local function tidy(tbl)
   return tbl
 end
 
-local function html_output(block)                      -- the HTML of a DataFrame, marked by render.py
-  if not block.classes:includes 'html-output' then return end
-  return pandoc.read(block.text, 'html').blocks:walk { Div = function(div) return div.content end, Table = tidy }
+-- Texts: cells.py fences each Markdown cell and each output, and each is read for itself -----------------------------
+
+local MATH = { equation = '', align = 'aligned', gather = 'gathered', eqnarray = 'aligned', multline = 'gathered' }
+
+-- TeX outside dollars: JupyterLab typesets the environments of equations; everything else stays visible as it is.
+local function tex(text)
+  local name, body = text:match '^%s*\\begin{(%a+)%*?}(.*)\\end{%a+%*?}%s*$'
+  if not MATH[name] then return pandoc.Code(text) end
+  body = body:gsub('\\label{[^}]*}', ''):gsub('\\nonumber', ''):gsub('\\notag', '')
+  if MATH[name] ~= '' then body = '\\begin{' .. MATH[name] .. '}' .. body .. '\\end{' .. MATH[name] .. '}' end
+  return pandoc.Math('DisplayMath', body)
+end
+
+local is_tex = { tex = true, latex = true }
+local from_text = {
+  RawBlock = function(block) if is_tex[block.format] then return pandoc.Para { tex(block.text) } end end,
+  RawInline = function(inline) if is_tex[inline.format] then return tex(inline.text) end end,
+}
+
+local function is_empty(blocks)
+  local empty = not stringify(blocks):match '%S'
+  blocks:walk { Image = function() empty = false end }
+  return empty
+end
+
+local function read(block)
+  if block.classes:includes 'markdown-text' then
+    local reader = { format = 'markdown', extensions = PANDOC_READER_OPTIONS.extensions }
+    return pandoc.read(block.text, reader).blocks:walk(from_text)
+  elseif block.classes:includes 'html-text' then
+    local blocks = pandoc.read(block.text, 'html').blocks
+    blocks = blocks:walk { Div = function(div) return div.content end, Table = tidy }
+    if is_empty(blocks) then return pandoc.Para(pandoc.Emph 'An output that only JupyterLab shows.') end
+    return blocks
+  end
+end
+
+-- Ids are unique in the whole document, though each text has its own.
+local taken = {}
+local function unique(header)
+  local id, count = header.identifier, 1
+  while id ~= '' and taken[header.identifier] do
+    count = count + 1
+    header.identifier = id .. '-' .. count
+  end
+  taken[header.identifier] = true
+  return header
 end
 
 -- Anchors: <a id="fig-x"></a> alone in a paragraph belongs to what follows ------------------------------------------
@@ -119,8 +163,12 @@ end
 local function inside(link)
   local target = link.target:gsub('^[%w_./-]+%.ipynb', '')
   if target == '' then return link.content end
+  if ids[target:sub(2):lower()] then target = target:lower() end  -- JupyterLab: #My-Heading
   if target:sub(1, 1) == '#' and not ids[target:sub(2)] then
-    if HTML then error('the link ' .. link.target .. ' leads nowhere') end
+    if HTML then
+      pandoc.log.warn('the link ' .. link.target .. ' leads nowhere')
+      return link.content
+    end
     target = 'report.html' .. target                   -- in the supplement, which only the HTML has
   end
   link.target = target
@@ -129,10 +177,47 @@ end
 
 -- Typst -------------------------------------------------------------------------------------------------------------
 
+local PAGE = 482                                        -- points between the margins
+
+local function length(width)                           -- pixels and what HTML calls so are no lengths in Typst
+  local pixels = tonumber(width:match '^([%d.]+)p?x?$')
+  if pixels then return pixels * 0.75 > PAGE and '100%' or pixels * 0.75 .. 'pt' end
+  return width:match '^[%d.]+[cm]?m$' and width or width:match '^[%d.]+[pei][tmn]$' or width:match '^[%d.]+%%$' or 'auto'
+end
+
 local function typst_image(image)                      -- the writer drops the alternative text
-  local width, alt = image.attributes.width or 'auto', stringify(image.caption)
+  local width, alt = length(image.attributes.width or ''), stringify(image.caption)
   return pandoc.RawInline('typst', ('#image("%s", width: %s, alt: "%s")'):format(
     image.src, width, (alt:gsub('\\', '\\\\'):gsub('"', '\\"'))))
+end
+
+local HTML_INLINES = {
+  b = pandoc.Strong, strong = pandoc.Strong, i = pandoc.Emph, em = pandoc.Emph, u = pandoc.Underline,
+  s = pandoc.Strikeout, del = pandoc.Strikeout, sub = pandoc.Subscript, sup = pandoc.Superscript,
+}
+
+-- <b>, <sub> and the like, which the writer would drop: they end in the paragraph in which they begin.
+local function html_inlines(inlines)
+  local stack = { { content = pandoc.Inlines {} } }
+  local function close()
+    local top = table.remove(stack)
+    stack[#stack].content:insert(HTML_INLINES[top.tag](top.content))
+  end
+  for _, inline in ipairs(inlines) do
+    local slash, tag
+    if inline.t == 'RawInline' then slash, tag = inline.text:lower():match '^<(/?)(%w+)' end
+    if tag == 'br' then
+      stack[#stack].content:insert(pandoc.LineBreak())
+    elseif HTML_INLINES[tag] and slash == '' then
+      table.insert(stack, { tag = tag, content = pandoc.Inlines {} })
+    elseif tag and stack[#stack].tag == tag then
+      close()
+    else
+      stack[#stack].content:insert(inline)
+    end
+  end
+  while #stack > 1 do close() end
+  return stack[1].content
 end
 
 local function guard(cell)                             -- "+ x", "- x", "= x" at the start of a cell is Typst markup
@@ -164,14 +249,33 @@ local function share_width(tbl, rows)
   for i, spec in ipairs(tbl.colspecs) do tbl.colspecs[i] = { spec[1], amount[i] / total } end
 end
 
+local MOST_COLUMNS = 12                                 -- that a page holds
+
+-- The columns in the middle of a very wide table give way to an ellipsis.
+local function leave_out_columns(tbl, rows)
+  local first, more = MOST_COLUMNS // 2, #tbl.colspecs - MOST_COLUMNS + 1
+  for _, row in ipairs(rows) do if #row.cells ~= #tbl.colspecs then return end end
+  for _, row in ipairs(rows) do
+    for _ = 2, more do row.cells:remove(first + 1) end
+    row.cells[first + 1].contents = pandoc.Blocks { pandoc.Plain '…' }
+  end
+  for _ = 2, more do tbl.colspecs:remove(first + 1) end
+  return pandoc.Para(pandoc.Emph((more .. ' columns (…) are in report.html.')))
+end
+
 local function typst_table(tbl)
   local body = tbl.bodies[1] and tbl.bodies[1].body or {}
+  local note
+  if #tbl.colspecs > MOST_COLUMNS then
+    local rows = pandoc.List { table.unpack(tbl.head.rows) }
+    note = leave_out_columns(tbl, rows .. body)
+  end
   if #body > 0 then share_width(tbl, body) end
   for _, row in ipairs(tbl.head.rows) do row.cells = row.cells:map(bold) end
   for _, row in ipairs(body) do row.cells = row.cells:map(guard) end
-  if #body <= 25 then return tbl end
+  if #body <= 25 then return { tbl, note } end
   local open = pandoc.RawBlock('typst', '#[#show figure: set block(breakable: true)')
-  return { open, tbl, pandoc.RawBlock('typst', ']') }   -- only a long table may break
+  return { open, tbl, pandoc.RawBlock('typst', ']'), note }  -- only a long table may break
 end
 
 -- Marks for layout.py: what may move, and what stays with the block before it.
@@ -204,11 +308,13 @@ local function mark(blocks)
 end
 
 function Pandoc(doc)
-  doc = doc:walk { CodeBlock = html_output }
+  doc = doc:walk { CodeBlock = read }
   doc.blocks = attach(doc.blocks)
-  doc:walk { Header = function(header) ids[header.identifier] = true end }
+  doc = doc:walk { Header = unique }
+  for id in pairs(taken) do ids[id] = true end
   doc = doc:walk { Link = inside }
   if HTML then return doc end
+  doc = doc:walk { Inlines = html_inlines }
   doc.blocks = mark(doc.blocks)
   return doc:walk { Image = typst_image, Table = typst_table }
 end

@@ -35,6 +35,13 @@ INLINE_CODE = r"(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`)"
 HEADING = re.compile(r"^(#{1,6})[ \t]+(.+?)(?:[ \t]*\{([#.-][^{}]*)\})?[ \t]*$", re.M)
 EQUATION = re.compile(r"\$\$((?:(?!\$\$).)+)\$\$(?:[ \t]*\{#(eq-[\w-]+)\})?", re.S)
 PIPE_TABLE = re.compile(r"((?:^\|.*\n)+)\s*^:[ \t]+((?:.|\n(?!\n))+?)\s*\{#(tbl-[\w-]+)\}[ \t]*$", re.M)
+# Everything else in angle brackets is text, such as <your name>, which a browser would take for HTML and hide.
+HTML_TAGS = set(
+    "a abbr b big blockquote br center code del details div em font h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark ol p "
+    "pre s small span strike strong sub summary sup table tbody td tfoot th thead tr tt u ul var wbr".split()
+)
+TAG = r"<(?=/?(?P<tag>[A-Za-z][\w-]*)(?:[\s/][^<>]*)?>)"
+ANGLES = re.compile(rf"(?P<code>{FENCED}|{INLINE_CODE}|\$[^$]+\$)|{TAG}", re.M | re.S)
 LEFT_OVER = re.compile(r"\{#(?:fig|tbl|eq|sec)-[\w-]+\}")
 REFERENCE = re.compile(
     rf"(?P<code>{FENCED}|{INLINE_CODE})|\[(?P<group>[^\[\]]*?@[^\[\]]*)\](?!\()|(?<![\w/.@\\])@(?P<key>{KEY})",
@@ -98,7 +105,8 @@ def resolve(notebooks, works):
         for cell in notebook.cells:
             if cell.cell_type == "code":
                 _define_cell(cell, register, name)
-            else:
+            elif cell.cell_type == "markdown":
+                cell.source = _literal_angles(cell.source)
                 _define_text(cell, register, name)
     for name, notebook in resolved.items():
         cited: set[str] = set()
@@ -111,7 +119,7 @@ def resolve(notebooks, works):
 
 
 def clean(notebook):
-    """A copy without what is not for readers: stderr, papermill's notes, terminal colours.
+    """A copy without what is not for readers: papermill's notes, terminal codes, and stderr, for which a line stands.
 
     What notebook.record emitted moves from the outputs to the metadata of its cell. The banner of
     notebook.start goes, since add_banner puts one on top.
@@ -129,16 +137,31 @@ def clean(notebook):
             records = [output.data["application/json"] for output in cell.outputs if is_record(output)]
             if records:
                 cell.metadata["results"] = records
+            on_stderr = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
             cell.outputs = [output for output in cell.outputs if not _is_left_out(output)]
+            if lines := len(on_stderr.strip().splitlines()):
+                says = f"[{lines:,} {'lines' if lines > 1 else 'line'} of warnings or progress left out]\n"
+                cell.outputs.append(new_output("stream", text=says))
             for output in cell.outputs:
                 for mime, text in output.get("data", {}).items():
                     if mime in ("text/html", "text/plain"):  # pandas' random table ids, and addresses in memory
                         output.data[mime] = re.sub(r"\bT_[0-9a-f]{5}", table, re.sub(r" at 0x[0-9a-f]+", "", text))
                 if output.output_type == "stream":
-                    output.text = strip_ansi(output.text)
+                    output.text = _as_on_a_terminal(output.text)
                 elif output.output_type == "error":  # of a cell tagged raises-exception; a traceback names local files
                     output.traceback = [f"{output.ename}: {output.evalue}"]
     return notebook
+
+
+def _as_on_a_terminal(text):
+    """Printed text without colours, and without what a carriage return or a control character has wiped out."""
+    text = re.sub(r"[^\n]*\r(?!\n)", "", strip_ansi(text).replace("\r\n", "\n"))
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "", text)
+
+
+def _literal_angles(text):
+    """A Markdown text in which angle brackets that are no HTML are seen."""
+    return ANGLES.sub(lambda m: m[0] if m["code"] or m["tag"].lower() in HTML_TAGS else "\\<", text)
 
 
 def is_record(output):
@@ -261,7 +284,8 @@ def _define_cell(cell, register, notebook):
         cell.metadata["report"] = {"label": label, **{k: v for k, v in shown.items() if v}}
     for output in cell.outputs:
         if "text/markdown" in output.get("data", {}):
-            output.data["text/markdown"] = _define(output.data["text/markdown"], register, notebook, extra)
+            text = _literal_angles(output.data["text/markdown"])
+            output.data["text/markdown"] = _define(text, register, notebook, extra)
 
 
 def _caption(cell, options, kind):
