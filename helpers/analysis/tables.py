@@ -25,6 +25,7 @@ SETTINGS = {  # of TrainConfig, as readers know them
     "label_smoothing": "label smoothing",
 }
 WORDS = {"sgd": "SGD, momentum 0.9", "adamw": "AdamW", 0: "–"}
+DESIGNS = ("BaselineNet", "WideBaseline", "ImprovedNet")
 RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
 ABSTAINING = {
     "aurc": "AURC",
@@ -186,14 +187,15 @@ def stages(probes: dict[str, dict]) -> pd.DataFrame:
     return shown.rename(columns=lambda stage: stage.replace("_", " "))
 
 
-def two_by_two(own: dict[str, float], accuracy: pd.Series) -> pd.DataFrame:
-    """Accuracies 0..1, a row a network, a column a recipe.
+def by_recipe(own: dict[str, float], tried: dict[str, float]) -> pd.DataFrame:
+    """Accuracies 0..1, a row an architecture of DESIGNS, a column a recipe; NaN where it was not trained.
 
-    own: of each network with its own recipe. accuracy: of the trials of the experiment `design`, by key.
+    own: of each network with its own recipe. tried: of the trials of the experiment `design`, by key.
     """
     rows = {
-        "BaselineNet": [own["BaselineNet"], accuracy["baseline_modern"]],
-        "ImprovedNet": [accuracy["improved_plain"], own["ImprovedNet"]],
+        "BaselineNet": [own["BaselineNet"], tried["baseline_modern"]],
+        "WideBaseline": [tried["wide_baseline"], np.nan],
+        "ImprovedNet": [tried["improved_plain"], own["ImprovedNet"]],
     }
-    recipes = ["BaselineNet's recipe", "ImprovedNet's recipe"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=recipes).rename_axis("validation accuracy")
+    columns = ["BaselineNet's recipe", "ImprovedNet's recipe"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("architecture")
