@@ -225,6 +225,17 @@ def test_a_source_fits_into_100_columns(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_a_source_opens_with_its_neighbours_and_shows_no_labels(path):
+    """JupyterLab shows {#sec-x}, and hides <!-- #sec-x -->."""
+    first, *cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    place = SOURCES.index(path)
+    assert first.source.startswith(f"**Notebook {place + 1} of 5.**") and first.metadata["tags"] == ["remove-cell"]
+    neighbours = [other.name for other in (SOURCES[place - 1 : place] + SOURCES[place + 1 : place + 2])]
+    assert re.findall(r"\]\((.*?)\)", first.source) == neighbours
+    assert not [cell.source for cell in cells if re.search(r"\{[#.][\w-]+\}", cell.source)]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
 def test_a_source_has_one_parameters_cell(path, shown):
     cells = nbformat.read(path, as_version=4).cells
     (cell,) = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
@@ -239,7 +250,7 @@ def test_a_source_has_one_parameters_cell(path, shown):
 def test_the_questions_are_asked_under_headings_in_the_order_of_the_brief():
     cells = [cell.source for path in SOURCES for cell in nbformat.read(path, as_version=4).cells]
     asked = re.findall(
-        r"^## Question (\d[a-d]): .*\((\d+) marks.*\) \{#sec-[\w-]+\}\n\n\*[^*]+\?\*", "\n".join(cells), re.M
+        r"^## Question (\d[a-d]): .*\((\d+) marks.*\) <!-- #sec-[\w-]+ -->\n\n\*[^*]+\?\*", "\n".join(cells), re.M
     )
     marks = {"1a": 10, "1b": 10, "2a": 5, "2b": 5, "2c": 10, "2d": 20, "3a": 10, "3b": 10, "3c": 10, "3d": 10}
     assert [(question, int(mark)) for question, mark in asked] == list(marks.items())

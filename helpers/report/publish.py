@@ -27,12 +27,11 @@ def results(notebooks):
     """
     found: dict = {}
     for stem, resolved in notebooks.items():
-        for cell in resolved.cells:
-            for record in cell.metadata.get("results", []):
-                if record.keys() != {"settings", "numbers"}:
-                    raise ReportError(f"{stem} was run by another version: run it without --render-only.")
-                new = {"settings": record["settings"], **record["numbers"]}
-                found[stem] = merge(found.get(stem, {}), new)
+        for record in resolved.metadata.get("results", []):
+            if record.keys() != {"settings", "numbers"}:
+                raise ReportError(f"{stem} was run by another version: run it without --render-only.")
+            new = {"settings": record["settings"], **record["numbers"]}
+            found[stem] = merge(found.get(stem, {}), new)
     return _rounded(found)
 
 

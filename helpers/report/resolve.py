@@ -3,12 +3,13 @@
 The notebooks that come out read well as they are (JupyterLab, GitHub), and the HTML and the PDF are rendered from
 them. What an author may write:
 
-    # Title {#sec-x}     $$ ... $$ {#eq-x}     : caption {#tbl-x}  (below a pipe table)
+    # Title <!-- #sec-x -->     $$ ... $$ <!-- #eq-x -->     : caption <!-- #tbl-x -->  (below a pipe table)
     #| label: fig-x      #| fig-cap: ...       #| fig-alt: ...     #| out-width: 80%      (code cells; also tbl-)
     @fig-x @tbl-x @eq-x @sec-x                 @key [@key] [see @key, p. 3; @other]
 
 References and citations also work in captions and in computed text (an output of type text/markdown). A computed
-caption is such an output that begins with ": ". `# Title {-}` gives a heading without a number.
+caption is such an output that begins with ": ". `# Title <!-- .unnumbered -->` gives a heading without a number.
+JupyterLab hides these comments; `{#sec-x}`, as Quarto writes it, means the same.
 
 What only the HTML shows, in cells tagged `html-only`, has numbers of its own (Supplementary Figure S1), so that those
 of the PDF have no gaps. render.py gathers these figures and tables in a supplement at the end of the HTML.
@@ -42,6 +43,7 @@ HTML_TAGS = set(
 )
 TAG = r"<(?=/?(?P<tag>[A-Za-z][\w-]*)(?:[\s/][^<>]*)?>)"
 ANGLES = re.compile(rf"(?P<code>{FENCED}|{INLINE_CODE}|\$[^$]+\$)|{TAG}", re.M | re.S)
+IN_COMMENT = re.compile(r"<!--\s*([#.-][^<>]*?)\s*-->")
 LEFT_OVER = re.compile(r"\{#(?:fig|tbl|eq|sec)-[\w-]+\}")
 REFERENCE = re.compile(
     rf"(?P<code>{FENCED}|{INLINE_CODE})|\[(?P<group>[^\[\]]*?@[^\[\]]*)\](?!\()|(?<![\w/.@\\])@(?P<key>{KEY})",
@@ -112,6 +114,7 @@ def resolve(notebooks, works):
         cited: set[str] = set()
         for cell in notebook.cells:
             _refer_cell(cell, register.targets, works, name, cited)
+        notebook.cells = list(_for_readers(notebook.cells))
         if cited:
             notebook.cells.append(_reference_list(cited, works))
         _number_cells(notebook, name)
@@ -121,8 +124,8 @@ def resolve(notebooks, works):
 def clean(notebook):
     """A copy without what is not for readers: papermill's notes, terminal codes, and stderr, for which a line stands.
 
-    What notebook.record emitted moves from the outputs to the metadata of its cell. The banner of
-    notebook.start goes, since add_banner puts one on top.
+    What notebook.record emitted moves from the outputs to the metadata of the notebook, "results". The banner of
+    notebook.start goes, since add_banner puts one on top, and so does the cell that papermill has put in.
     """
     notebook = deepcopy(notebook)
     CoalesceStreamsPreprocessor().preprocess(notebook, {})
@@ -130,13 +133,13 @@ def clean(notebook):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    records = []
     for index, cell in enumerate(notebook.cells):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
         if cell.cell_type == "code":
             table = f"T{index}"
-            records = [output.data["application/json"] for output in cell.outputs if is_record(output)]
-            if records:
-                cell.metadata["results"] = records
+            records += [output.data["application/json"] for output in cell.outputs if is_record(output)]
             on_stderr = "".join(output.text for output in cell.outputs if output.get("name") == "stderr")
             cell.outputs = [output for output in cell.outputs if not _is_left_out(output)]
             if lines := len(on_stderr.strip().splitlines()):
@@ -150,6 +153,8 @@ def clean(notebook):
                     output.text = _as_on_a_terminal(output.text)
                 elif output.output_type == "error":  # of a cell tagged raises-exception; a traceback names local files
                     output.traceback = [f"{output.ename}: {output.evalue}"]
+    if records:
+        notebook.metadata["results"] = records
     return notebook
 
 
@@ -246,6 +251,7 @@ def _define(text, register, notebook, extra=False):
         return f"{_anchor(label)}\n\n{rows}\n**{number}.** {caption.strip()}"
 
     def define(part):
+        part = IN_COMMENT.sub(r"{\1}", part)
         part = PIPE_TABLE.sub(table, EQUATION.sub(equation, HEADING.sub(heading, part)))
         if left := LEFT_OVER.search(part):
             raise ReportError(f"{notebook}: {left[0]} does not follow a heading, an equation or a table caption.")
@@ -365,6 +371,19 @@ def _refer(text, targets, works, notebook, cited):
         return f"[{work(key).authors} ({work(key).year})](#ref-{key})"
 
     return REFERENCE.sub(replace, text)
+
+
+def _for_readers(cells):
+    """The cells with computed text, whose code is not shown, as Markdown; without code that neither is nor shows."""
+    for cell in cells:
+        if cell.cell_type == "code" and "remove-input" in cell.metadata.get("tags", []):
+            texts = [output.get("data", {}).get("text/markdown") for output in cell.outputs]
+            if all(texts):
+                if texts:
+                    yield new_markdown_cell("\n\n".join(texts), metadata=cell.metadata)
+                continue
+            cell.metadata["jupyter"] = {"source_hidden": True}
+        yield cell
 
 
 def _reference_list(cited, works):

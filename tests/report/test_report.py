@@ -87,12 +87,15 @@ def pair():
         record({"a": {"d": 4}}),
     )
     second = notebook(
-        "# Model {#sec-model}\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
+        "# Model <!-- #sec-model -->\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
         new_markdown_cell("## Aside\n\nBROWSER, see @fig-early.", metadata={"tags": ["html-only"]}),
         code("#| label: fig-more\n#| fig-cap: More.\nplot_more()", image, tags=["html-only"]),
         code("#| label: fig-late\n#| fig-cap: Late.\n#| fig-alt: a [grey] dot\nplot()", image),
         code("#| label: tbl-frame\n#| tbl-cap: A frame.\nframe", table),
+        code("injected = 1", tags=["injected-parameters"]),
+        code("says = 'Not shown.'", tags=["remove-input"]),
         code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @fig-more."}), tags=["remove-input"]),
+        code("plot_hidden()", image, tags=["remove-input"]),
         code("#| label: tbl-said\nframe", table, shown({"text/markdown": ": Computed caption."})),
         record({"a": {"c": 2}}),
     )
@@ -125,6 +128,16 @@ def test_numbers_run_through_the_report_and_links_lead_to_the_right_notebook(res
     assert "**Table 3.** Computed caption." in model
     assert "**Supplementary Figure S1.** More." in model and "[Supplementary Figure\u00a0S1](#fig-more)" in model
     assert "## Aside" in model  # a number here would be missing from the PDF
+
+
+def test_computed_text_is_markdown_and_code_that_nobody_reads_is_left_out(resolved):
+    cells = resolved["02_model"].cells
+    (said,) = [cell for cell in cells if cell.source.startswith("Computed: ")]
+    assert said.cell_type == "markdown" and "[Figure\u00a02](#fig-late)" in said.source
+    whole = nbformat.writes(resolved["02_model"])
+    assert "say()" not in whole and "Not shown." not in whole and "injected" not in whole
+    (hidden,) = [cell for cell in cells if cell.source == "plot_hidden()"]
+    assert hidden.metadata["jupyter"] == {"source_hidden": True}
 
 
 def test_resolved_notebooks_hold_nothing_raw_or_private(pair, resolved):
