@@ -5,10 +5,12 @@ open, such as a code fence, ends with it. Code is folded in HTML, and absent fro
 `show-code`. What a cell prints stands with its code, in the PDF in a few lines; all of it with `show-output`.
 """
 
+import ast
 import re
 import textwrap
+from html import escape
 
-from . import images
+from . import explorer, images
 
 PRINTED_LINES, PRINTED_WIDTH = 8, 100  # of what a cell prints, in the PDF: at most; characters that fit on its page
 OBJECT = re.compile(r"<\S+ object>")  # what IPython prints of an object that shows itself otherwise
@@ -52,9 +54,25 @@ def _code_cell(cell, html, media):
         return (code if "show-code" in tags else []) + printed + shown
     if code or printed:
         opened = " open" if "show-code" in tags else ""
-        title = "Code" if code else "Printed output"
+        title = escape(_title(cell)) if code else "Printed text"
         code = [f'<details class="code"{opened}><summary>{title}</summary>', *code, *printed, "</details>"]
     return code + shown
+
+
+def _title(cell):
+    """What a fold of code holds: "Code of Figure 3", else the names that the code sets."""
+    texts = (output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
+    captions = [found[1] for text in texts if (found := re.match(r"\*\*([^*]+ S?\d+)\.\*\*", text))]
+    if captions:
+        return f"Code of {captions[0]}"
+    try:
+        lines = ast.parse(cell.source).body
+    except SyntaxError:  # a magic of IPython
+        lines = []
+    targets = [target for line in lines if isinstance(line, ast.Assign) for target in line.targets]
+    nodes = [node for target in targets for node in ast.walk(target)]
+    names = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    return f"Code: {', '.join(dict.fromkeys(names))}" if names else "Code"
 
 
 def shortened(text):
@@ -73,6 +91,8 @@ def _output(output, look, media):
     if output.output_type == "error":
         return [_fence(f"{output.ename}: {output.evalue}", "output")]
     data = output.data
+    if explorer.MIME in data:
+        return [f"```{{=html}}\n{explorer.static(data[explorer.MIME])}\n```"]
     for mime in images.TYPES:
         if mime in data:
             width = look.get("width") or output.get("metadata", {}).get(mime, {}).get("width", "")

@@ -18,7 +18,7 @@ from nbformat.v4 import new_markdown_cell, new_notebook
 from traitlets import Dict
 from traitlets.config import Config
 
-from . import ReportError, cells, fonts, layout
+from . import ReportError, cells, explorer, fonts, layout
 from .resolve import HTML_ONLY
 
 HERE = Path(__file__).resolve().parent
@@ -85,23 +85,29 @@ class ReportExporter(Exporter):
 
 
 class HTMLReport(ReportExporter):
-    """One file that needs no network: style, images and math font are embedded, equations are MathML."""
+    """One file that needs no network: style, scripts, images and math font are embedded, equations are MathML."""
 
     output_mimetype = "text/html"
     file_extension = ".html"
 
     def convert(self, nb, folder):
-        return self.pandoc(
+        interactive = explorer.found(nb)
+        page = self.pandoc(
             nb,
             folder,
             "html5",
             f"--template={HERE}/template.html",
             f"--css={HERE}/style.css",
+            f"--variable=scripts:{HERE}",
+            *(f"--variable={kind}" for kind in interactive),
             "--embed-resources",
             "--mathml",
+            "--shift-heading-level-by=1",  # the title is the one h1
             "--toc",
-            "--toc-depth=2",
+            "--toc-depth=3",
         )
+        page = re.sub(r"<th\b[^>]*>(?:\s|&nbsp;)*</th>", "<td></td>", page)  # a header that says nothing is none
+        return page.replace("</head>", f"{explorer.embedded(interactive)}\n</head>", 1)
 
 
 class PDFReport(ReportExporter):

@@ -21,7 +21,7 @@ end
 
 local function is_number(text)
   text = text:gsub('%s', '')
-  return text == '' or text == '–' or text == 'NaN' or text:match '^[−+-]?[%d.,]+[%%eE%d.,±×+−–%[%]()-]*$'
+  return text == '' or text == '–' or text == 'NaN' or text:match '^[−+-]?[%d.,]+[%%eE%d.,±×·+−–%[%]()-]*$'
 end
 
 local function tidy(tbl)
@@ -71,7 +71,8 @@ local function read(block)
     local reader = { format = 'markdown', extensions = PANDOC_READER_OPTIONS.extensions }
     return pandoc.read(block.text, reader).blocks:walk(from_text)
   elseif block.classes:includes 'html-text' then
-    local blocks = pandoc.read(block.text, 'html').blocks
+    local text = block.text:gsub(' id="T_?%d[^"]*"', '')  -- pandas numbers its cells anew in each notebook
+    local blocks = pandoc.read(text, 'html').blocks
     blocks = blocks:walk { Div = function(div) return div.content end, Table = tidy }
     if is_empty(blocks) then return pandoc.Para(pandoc.Emph 'An output that only JupyterLab shows.') end
     return blocks
@@ -90,6 +91,20 @@ local function unique(header)
   return header
 end
 
+local function scroller(tbl, named)                    -- on a narrow screen a table scrolls, the page does not
+  return pandoc.Div({ tbl }, { '', { 'scroll' }, named or {} })
+end
+
+local scroll_all = {
+  traverse = 'topdown',
+  Div = function(div) if div.classes:includes 'scroll' then return div, false end end,
+  Table = function(tbl) return scroller(tbl), false end,
+}
+
+local function minus(str)                              -- what a program prints as "-0.5"
+  return pandoc.Str((str.text:gsub('^([%[(]?)%-(%.?%d)', '%1−%2')))
+end
+
 -- Anchors: <a id="fig-x"></a> alone in a paragraph belongs to what follows ------------------------------------------
 
 local function anchor(block)                           -- id and the rest of the paragraph
@@ -106,8 +121,12 @@ end
 local function captioned(id, content, caption)
   caption = { long = { pandoc.Plain(caption.content) } }
   if id:match '^tbl' and #content == 1 and content[1].t == 'Table' then
-    content[1].identifier, content[1].caption = id, caption
-    return HTML and pandoc.Div(content, { '', { 'scroll' } }) or content[1]
+    if not HTML then
+      content[1].identifier, content[1].caption = id, caption
+      return content[1]
+    end
+    caption.long[1] = pandoc.Plain { pandoc.Span(caption.long[1].content, { id .. '-caption' }) }
+    content = { scroller(content[1], { { 'role', 'region' }, { 'aria-labelledby', id .. '-caption' } }) }
   end
   return pandoc.Figure(content, caption, { id })
 end
@@ -308,12 +327,12 @@ local function mark(blocks)
 end
 
 function Pandoc(doc)
-  doc = doc:walk { CodeBlock = read }
+  doc = doc:walk { CodeBlock = read }:walk { Str = minus }
   doc.blocks = attach(doc.blocks)
   doc = doc:walk { Header = unique }
   for id in pairs(taken) do ids[id] = true end
   doc = doc:walk { Link = inside }
-  if HTML then return doc end
+  if HTML then return doc:walk(scroll_all) end
   doc = doc:walk { Inlines = html_inlines }
   doc.blocks = mark(doc.blocks)
   return doc:walk { Image = typst_image, Table = typst_table }
