@@ -31,7 +31,7 @@ TEMPERATURES = {"BaselineNet": 1.1, "ImprovedNet": 0.83, "A third": 1.3}
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
-    """Two pages: the explorer alone, with known predictions of three networks, and that behind the published notebooks."""
+    """Two pages: the explorer with known predictions of three networks, and that behind the published notebooks."""
     part = data.test("smoke")
     seen = {name: predicted(part.labels, seed) for seed, name in enumerate(TEMPERATURES)}
     shown = []
@@ -244,5 +244,6 @@ def test_the_page_is_well_made(visit, report):
 @pytest.mark.parametrize("screen", SCREENS)
 def test_axe_finds_nothing(visit, report, screen):
     page = visit(screen=screen, address=report.whole)
+    page.evaluate("document.querySelectorAll('main details').forEach((fold) => { fold.open = true; })")
     found = axe.Axe().run(page).response["violations"]
     assert [(each["id"], each["nodes"][0]["html"][:200]) for each in found] == []

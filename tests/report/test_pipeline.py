@@ -52,6 +52,7 @@ def test_html_needs_no_network(report):
     html = (report[0] / "report.html").read_text()
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=.?https?:", html)
     assert "Not the published numbers: profile smoke." in html
+    assert 'id="mistakes-data"' in html and 'id="temperature-data"' in html
 
 
 def test_executed_notebooks_read_well(report):

@@ -184,14 +184,19 @@ def test_html_holds_everything_in_one_file(resolved):
     assert page.index("BANNER") < page.index("Title</h1>")
     assert "BROWSER" in page and "FOLDED" in page and "secret" not in page
     assert "<figcaption><strong>Figure 1.</strong> Early" in page and 'alt="a [grey] dot"' in page
-    assert re.search(r'<table id="tbl-frame">\s*<caption><strong>Table 2.</strong>', page)
+    scroller = (
+        r'<figure id="tbl-frame">\s*<div class="scroll" role="region" aria-labelledby="tbl-frame-caption">\s*<table'
+    )
+    assert re.search(scroller, page) and '<span id="tbl-frame-caption"><strong>Table 2.</strong>' in page
+    folds = {" ".join(title.split()) for title in re.findall("<summary>(.*?)</summary>", page, re.S)}
+    assert {"Code of Figure 1", "Code"} <= folds
     assert '<details class="code" open>' in page and "<math" in page and "\\tag" not in page
-    assert page.count(">References</h1>") == 1 and page.count('id="ref-he2016"') == 1
-    supplement = page[page.index(">Supplement</h1>") :]
+    assert page.count(">References</h2>") == 1 and page.count('id="ref-he2016"') == 1
+    supplement = page[page.index(">Supplement</h2>") :]
     assert supplement.index('href="#sec-model">2 Model</a>') < supplement.index(
         "Supplementary Figure S1.</strong> More"
     )
-    assert page.index(">References</h1>") < page.index(">Supplement</h1>") and page.count("More.") == 1
+    assert page.index(">References</h2>") < page.index(">Supplement</h2>") and page.count("More.") == 1
     links = set(re.findall(r'href="#([^"]+)"', page))
     assert links <= set(re.findall(r'id="([^"]+)"', page)) and "fig-late" in links
     assert not re.search(r'(src|href)="(?!#|data:|https://doi.org/)', page)
@@ -205,7 +210,7 @@ def test_pdf_leaves_out_code_and_what_is_for_the_browser(resolved):
     assert "BROWSER" not in source and "print(1)" not in source and "FOLDED" in source  # printed text stays
     assert source.count("plot()") == 1  # show-code
     assert 'link("report.html#fig-more")[Supplementary Figure~S1]' in source and "<fig-more>" not in source
-    assert "More." not in source and "Supplement</h1>" not in source
+    assert "More." not in source and "Supplement</h2>" not in source
     assert 'image("image-1.png", width: 40%' in source and 'alt: "a [grey] dot"' in source and "<tbl-frame>" in source
     pdf, _ = exporter.from_notebook_node(whole)
     assert pdf.startswith(b"%PDF") and render.page_count(pdf) == pdf.count(b"/MediaBox")
