@@ -24,7 +24,7 @@ SETTINGS = {  # of TrainConfig, as readers know them
     "erasing": "erasing: probability",
     "label_smoothing": "label smoothing",
 }
-WORDS = {"sgd": "SGD, momentum 0.9", "adamw": "AdamW", 0: "–"}
+WORDS = {"sgd": "SGD with momentum 0.9", "adamw": "AdamW", 0: "–"}
 DESIGNS = ("BaselineNet", "WideBaseline", "ImprovedNet")
 RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
 ABSTAINING = {
