@@ -292,6 +292,14 @@ def paired_bootstrap(statistic, labels, *logits, draws=1000, seed=0):
     return np.array([[statistic(z[i], labels[i]) for z in checked] for i in samples]).T
 
 
+def intervals(logits, labels, draws=500):
+    """Bootstrap 95 % intervals of macro-F1, loss and Brier score over the choice of images: KEY_low and KEY_high."""
+    statistics = {"macro_f1": macro_f1, "nll": nll, "brier": brier}
+    found = {key: paired_bootstrap(of, labels, logits, draws=draws)[0] for key, of in statistics.items()}
+    ends = {"low": 0.025, "high": 0.975}
+    return {f"{key}_{end}": float(np.quantile(drawn, q)) for key, drawn in found.items() for end, q in ends.items()}
+
+
 def summary(logits, labels):
     """The headline numbers of one model on one split, ready for JSON; wrong_above_90 and _99 are counts of images."""
     confidence, correct = _outcome(logits, labels)

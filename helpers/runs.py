@@ -34,10 +34,12 @@ from helpers.errors import Problem
 # 0.06, 0.12. Twenty steps of the warm-up hardly depend on momentum, betas and decay (0.0001,
 # 0.002): check_history sees the first two.
 REPLAY_TOLERANCE = {"BaselineNet": 0.0003, "ImprovedNet": 0.006}
-HISTORY_EPOCHS = {"BaselineNet": 2, "ImprovedNet": 3}  # one more than the warm-up has
+HISTORY_EPOCHS = {"BaselineNet": 2, "ImprovedNet": 3, "FastNet": 1}  # one more than the warm-up has
 # Losses of whole epochs. Rounding moved BaselineNet's by up to 0.026, another seed by 0.14, momentum
-# 0.8 for 0.9 by 0.29, none by 0.7; rounding moved ImprovedNet's by up to 0.068.
-HISTORY_TOLERANCE = {"BaselineNet": 0.06, "ImprovedNet": 0.15}
+# 0.8 for 0.9 by 0.29, none by 0.7; rounding moved ImprovedNet's by up to 0.068. FastNet's steps are
+# so large that after 20 of them rounding has moved the loss by 0.16, as far as another seed does:
+# only what changes the learning as a whole can be seen in its first epoch.
+HISTORY_TOLERANCE = {"BaselineNet": 0.06, "ImprovedNet": 0.15, "FastNet": 0.3}
 WEIGHTS_TOLERANCE = 1e-4  # nats: validation is float32 everywhere
 FILES = ("history.json", "weights.safetensors", "logits.safetensors")
 

@@ -182,6 +182,14 @@ def test_mcnemar_counts_only_the_images_on_which_the_models_differ():
         metrics.mcnemar(a, b[1:])
 
 
+def test_intervals_are_those_of_the_bootstrap(synthetic):
+    logits, labels = synthetic[0], synthetic[1]
+    found = metrics.intervals(logits, labels, draws=50)
+    (drawn,) = metrics.paired_bootstrap(metrics.nll, labels, logits, draws=50)
+    assert (found["nll_low"], found["nll_high"]) == tuple(np.quantile(drawn, [0.025, 0.975]))
+    assert found.keys() == {f"{key}_{end}" for key in ("macro_f1", "nll", "brier") for end in ("low", "high")}
+
+
 def test_paired_bootstrap_gives_every_model_the_same_images(synthetic):
     logits, labels = synthetic
     draws = metrics.paired_bootstrap(metrics.accuracy, labels, logits, 2 * logits, -logits, draws=200)

@@ -23,8 +23,20 @@ SETTINGS = {  # of TrainConfig, as readers know them
     "jitter": "colour jitter: factor 1 ±",
     "erasing": "erasing: probability",
     "label_smoothing": "label smoothing",
+    "microbatch": "pieces of a batch (images)",
+    "padding": "crop: brings in",
+    "flipping": "flip: drawn",
 }
-WORDS = {"sgd": "SGD with momentum 0.9", "adamw": "AdamW", 0: "–"}
+WORDS = {
+    "sgd": "SGD with momentum 0.9",
+    "adamw": "AdamW",
+    "muon": "Muon and SGD",
+    "zeros": "black",
+    "reflection": "the reflected edge",
+    "random": "in every epoch",
+    "alternate": "once, then every other epoch",
+    0: "–",
+}
 DESIGNS = ("BaselineNet", "WideBaseline", "ImprovedNet")
 RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
 ABSTAINING = {

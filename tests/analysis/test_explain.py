@@ -74,13 +74,15 @@ def test_batches_bytes_and_frozen_parameters_change_nothing(model, images, class
 
 def test_leaves_the_model_as_it_was(model, images, classes):
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = [p.requires_grad for p in model.parameters()]
     before = images.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         grad_cam(model.train(), images, classes)
     assert not any(module.training for module in model.modules())
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    assert [p.requires_grad for p in model.parameters()] == trained
     assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
     np.testing.assert_array_equal(images, before)
 
