@@ -59,10 +59,10 @@ $(EXPERIMENTS): $(if $(findstring --cluster,$(OPTIONS)),setup-cluster)
 bench: setup ## time training beside the way such coursework is usually written (2 minutes)
 	@$(PYTHON) -m helpers.commands.bench
 
-test: setup-dev ## run the tests
+test: setup-dev setup-cluster ## run the tests
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto --dist loadfile
 
-torture: setup-dev ## kill trainings and reports, damage files, try bad input (10 minutes)
+torture: setup-dev setup-cluster ## kill trainings and reports, damage files, try bad input (10 minutes)
 	@OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n auto -m torture
 
 # Containers run as root, which JupyterLab refuses unless told.

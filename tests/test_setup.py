@@ -15,6 +15,7 @@ from helpers.config import ROOT
 
 LISTED = ("constraints.txt", "pyproject.toml")
 LISTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
+LISTED_FOR_TESTS = ["requirements.txt", "requirements-dev.txt", "requirements-cluster.txt"]
 COMMANDS = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -156,7 +157,7 @@ def test_set_up_uses_the_active_environment_once(clone, tmp_path, variable):
 
     first, tests = modules_run(), "-m pytest -q -n auto --dist loadfile"
     installed = [call.split(" -r ")[1] for call in first if " -r " in call]
-    assert installed == ["requirements.txt", "requirements-dev.txt"]
+    assert installed == LISTED_FOR_TESTS
     assert any(call.endswith("-e .") for call in first) and first[-1] == tests
     assert modules_run() == [tests]
 
@@ -164,7 +165,7 @@ def test_set_up_uses_the_active_environment_once(clone, tmp_path, variable):
     assert modules_run() == [tests]
     with (clone / "requirements.txt").open("a") as file:
         file.write("one-more==1.0  # reason\n")
-    assert modules_run() == [call for call in first if "-dev" not in call]
+    assert modules_run() == [call for call in first if "requirements-" not in call]
     assert not (clone / ".venv").exists()
 
 
