@@ -15,9 +15,11 @@ READY = $(shell [ "$$($(WANTED))" = "$$(cat $(STAMP) 2>/dev/null)" ] && [ -x $(P
 # The kernel "python3" is to be this environment's, not one registered in the user's home.
 export JUPYTER_PREFER_ENV_PATH := 1
 
-# What to change for one report: make report SET="ImprovedNet.rotation=15 seed=1"
+# What to change for one report: make report SET="ImprovedNet.rotation=15 seed=1". It goes through the environment, so
+# that no shell reads it as a command.
 SET ?=
-CHANGED := $(if $(SET),--set "$(SET)")
+export SET
+CHANGED = $(if $(value SET),--set "$$SET")
 
 EXPERIMENTS := search seeds ablation design size long frontier smoothing choices
 

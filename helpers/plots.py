@@ -25,6 +25,7 @@ INK, MUTED, WRONG, TRUE = "#222222", "#666666", "#B2182B", "#009E73"
 NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2", "FastNet": "#009E73"}
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", INK)
 
+matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the report, or stop it for want of LaTeX
 matplotlib.rcParams.update(
     {
         "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere

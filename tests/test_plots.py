@@ -1,6 +1,9 @@
 import base64
 import io
+import os
 import re
+import subprocess
+import sys
 import warnings
 
 import matplotlib
@@ -12,7 +15,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from helpers import metrics, plots
-from helpers.config import CLASSES
+from helpers.config import CLASSES, ROOT
 from helpers.data import Part
 from helpers.inference import Prediction
 
@@ -289,3 +292,13 @@ def test_reliability_shows_the_share_of_images():
 def test_wrong_input_is_refused_in_one_sentence(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_matplotlibrc_of_the_user_changes_nothing(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\nsavefig.dpi: 30\nlines.linewidth: 9\n")
+    code = (
+        "from helpers import plots; import matplotlib as m; print(m.rcParams['text.usetex'], m.rcParams['savefig.dpi'])"
+    )
+    environment = os.environ | {"MATPLOTLIBRC": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert said.stdout.split() == ["False", "figure"], said.stderr

@@ -211,6 +211,14 @@ def test_conda_base_is_left_alone(clone, tmp_path):
     assert str(tmp_path) not in done.stdout
 
 
+def test_what_is_set_is_never_run_by_the_shell(clone, tmp_path):
+    python = fake_python(tmp_path / "env/bin/python", "pass")
+    mischief = f'"; touch "{tmp_path}/ran"; `touch "{tmp_path}/ran"`'
+    make(clone, "report", f"SET={mischief}", VIRTUAL_ENV=str(tmp_path / "env"))
+    assert not (tmp_path / "ran").exists()
+    assert f"--set {mischief}" in Path(f"{python}.log").read_text()
+
+
 def test_clean_keeps_what_was_made(clone):
     kept = ["reports/report.html", "reports/runs/a/run.json", "reports/quick/x", "data/x", "cache/x", ".venv/x"]
     removed = ["helpers/__pycache__/x", "build/x", "reports/smoke/x", "reports/failed/x", "reports/quick/failed/x"]
