@@ -59,8 +59,11 @@ matplotlib.rcParams.update(
 class Chart(Figure):
     """A figure that shows itself in a notebook as one output: PNG at 200 dpi and, unless `raster` (images), SVG.
 
-    The report takes the SVG. JupyterLab shows none in a notebook that it has not run itself, and takes the PNG.
+    The report takes the SVG. JupyterLab shows none in a notebook that it has not run itself, and takes the PNG. What
+    the figure shows is also in words, `says`, which the report adds to the text for those who do not see it.
     """
+
+    says = ""
 
     def __init__(self, width, height, raster=False):
         super().__init__(figsize=(width, height), dpi=200, layout="constrained")
@@ -82,7 +85,8 @@ class Chart(Figure):
         if not self.raster:
             shown["image/svg+xml"] = self.render("svg").decode()
         true_size = {mime: {"width": round(96 * width)} for mime in shown}  # in CSS pixels, or it looks twice as large
-        display({**shown, "text/plain": f"Chart of {width:.1f} by {height:.1f} inches"}, raw=True, metadata=true_size)
+        plain = f"Chart of {width:.1f} by {height:.1f} inches"
+        display({**shown, "text/plain": plain}, raw=True, metadata={**true_size, "alt": self.says})
 
 
 # ---------------------------------------------------------------- shared by the figures below
@@ -141,6 +145,11 @@ def _signed(value, decimals=4):
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
+def _listed(parts):
+    """Parts of a sentence, as the sentence."""
+    return f"{'; '.join(parts)}."
+
+
 # ---------------------------------------------------------------- data
 
 
@@ -180,6 +189,7 @@ def channel_histograms(images):
         _percent(ax.yaxis, 1)
     chart.supxlabel("pixel value (255 = 1)", fontsize=9)
     chart.axes[0].set_ylabel("share of pixels")
+    chart.says = _listed(ax.get_title() for ax in chart.axes)
     return chart
 
 
@@ -193,6 +203,7 @@ def schedule(lrs, unit="epoch"):
     ax.plot(np.arange(1, len(lrs) + 1), lrs, color=INK)
     ax.set(xlabel=unit, ylabel="learning rate", ylim=(0, None))
     _whole(ax.xaxis)
+    chart.says = f"It is {lrs[0]:.2g} at first, {max(lrs):.2g} at most and {lrs[-1]:.2g} at the end."
     return chart
 
 
@@ -216,6 +227,11 @@ def learning_curves(histories):
     chart.axes[0].set_ylim(0, None)
     _percent(chart.axes[1].yaxis)
     chart.legend(*chart.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    chart.says = _listed(
+        f"{name}: the lowest validation loss is {history['validation_loss'].min():.3f}, "
+        f"the last validation accuracy {history['validation_accuracy'].iloc[-1]:.1%}"
+        for name, history in histories.items()
+    )
     return chart
 
 
@@ -239,6 +255,7 @@ def overfit(losses):
     )
     ax.set(xlabel="step", ylabel="loss (nats)")
     _whole(ax.xaxis)
+    chart.says = f"It goes from {losses[0]:.2f} to {losses[-1]:.2g} nats in {len(losses)} steps."
     return chart
 
 
@@ -255,6 +272,8 @@ def replay(recorded, replayed):
         ax.set(title=name, xlabel="step", ylabel="loss (nats)")
         _whole(ax.xaxis)
         ax.legend(loc="upper right")
+    apart = {name: np.abs(np.subtract(each, recorded[name][: len(each)])).max() for name, each in replayed.items()}
+    chart.says = _listed(f"{name}: at most {most:.1g} nats apart" for name, most in apart.items())
     return chart
 
 
@@ -305,6 +324,7 @@ def convolution(image, corner, patch, kernel, bias):
     ax.set(xlim=(-1.2, end + 2.1), ylim=(below + 1, -0.8))
     for each in (picture, ax):
         each.set_axis_off()
+    chart.says = f"The output is {_signed(products.sum() + bias)}."
     return chart
 
 
@@ -348,6 +368,7 @@ def flowchart(rows):
             x = 0.5 if _in_training_only(rows[i + 1][0]) else len(row) - 0.5
             ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], color=MUTED, linewidth=1.1)
             ax.annotate("", (0.5, i + 1.14), (0.5, i + 1), arrowprops=arrow)
+    chart.says = _listed(" → ".join(title for title, *_ in row) for row in rows)
     return chart
 
 
@@ -388,6 +409,13 @@ def confusion(matrices):
         ax.tick_params(length=0)
         ax.set(title=name, xlabel="predicted class")
     chart.axes[0].set_ylabel("true class")
+    worst = {name: np.argsort(-np.where(off_diagonal, share, 0), axis=None)[:3] for name, share in shares.items()}
+    chart.says = _listed(
+        f"{name} takes {100 * shares[name].flat[k]:.0f} of 100 images of {CLASSES[k // len(CLASSES)]} for "
+        f"{CLASSES[k % len(CLASSES)]}"
+        for name, cells in worst.items()
+        for k in cells
+    )
     return chart
 
 
@@ -415,6 +443,11 @@ def per_class_f1(tables):
     ax.set(xlabel="F1", xlim=(max(0, scores.min() - 0.08), min(1.06, scores.max() + 0.08)))
     ax.grid(axis="y", visible=False)
     chart.legend(loc="outside upper center", ncols=len(tables))
+    chart.says = _listed(
+        f"{name}: from {table['f1'].min():.2f} ({table['f1'].idxmin()}) to {table['f1'].max():.2f} "
+        f"({table['f1'].idxmax()})"
+        for name, table in tables.items()
+    )
     return chart
 
 
@@ -442,6 +475,10 @@ def gallery(images, true, predicted, confidence, columns=6):
         ax.set(xticks=[], yticks=[])
     for ax in axes[len(images) :]:
         ax.remove()
+    chart.says = _listed(
+        f"{CLASSES[y]}, {p:.1%}" if y == k else f"{CLASSES[y]} taken for {CLASSES[k]}, {p:.1%}"
+        for y, k, p in zip(true, predicted, confidence, strict=True)
+    )
     return chart
 
 
@@ -489,6 +526,8 @@ def probabilities(images, probabilities, labels):
             ax.spines[:].set_visible(False)
     for ax in axes[len(images) :].ravel():
         ax.remove()
+    three = [[f"{CLASSES[k]} {p[k]:.1%}" for k in np.argsort(-p, kind="stable")[:3]] for p in probabilities]
+    chart.says = _listed(f"{CLASSES[y]}: {', '.join(best)}" for y, best in zip(labels, three, strict=True))
     return chart
 
 
@@ -497,7 +536,7 @@ def confusion_change(before, after):
     change = (np.asarray(after) - np.asarray(before)).astype(float)
     np.fill_diagonal(change, np.nan)
     most = np.nanmax(np.abs(change))
-    texts = [["" if not x or np.isnan(x) else f"{x:+.0f}" for x in row] for row in change]
+    texts = [["" if not x or np.isnan(x) else _signed(x, 0) for x in row] for row in change]
     chart = Chart(4.6, 3.9)
     ax = chart.subplots()
     seaborn.heatmap(
@@ -518,6 +557,11 @@ def confusion_change(before, after):
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.tick_params(length=0)
     ax.grid(False)
+    largest = np.argsort(-np.nan_to_num(np.abs(change)), axis=None)[:3]
+    chart.says = _listed(
+        f"{CLASSES[k // len(CLASSES)]} taken for {CLASSES[k % len(CLASSES)]}: {_signed(change.flat[k], 0)}"
+        for k in largest
+    )
     return chart
 
 
@@ -545,6 +589,12 @@ def corruption_curves(rows, score):
     chart.supylabel({"accuracy": "accuracy", "ece": "ECE"}[score], fontsize=8.5)
     chart.supxlabel("severity (0: images as they are)", fontsize=8.5)
     chart.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(networks))
+    mean = rows.groupby(["network", "severity"])[score].mean().unstack("network")
+    first, last = mean.index.min(), mean.index.max()
+    chart.says = _listed(
+        f"{name}: {mean.loc[first, name]:.1%} at severity {first}, {mean.loc[last, name]:.1%} on average at {last}"
+        for name in networks
+    )
     return chart
 
 
@@ -596,6 +646,12 @@ def reliability(tables):
             _percent(axis)
     axes[0, 0].set_ylabel("accuracy")
     axes[1, 0].set_ylabel("images")
+    gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
+    chart.says = _listed(
+        f"{name}: accuracy minus confidence from {_signed(gap.min(), 1)} to {_signed(gap.max(), 1)} points"
+        for name, gap in gaps.items()
+        if len(gap)
+    )
     return chart
 
 
@@ -623,6 +679,10 @@ def risk_coverage(curves):
     ax.set(xlabel="share of images answered", ylabel="error rate among them", xlim=(0, 1), ylim=(0, None))
     _percent(ax.xaxis)
     _percent(ax.yaxis)
+    chart.says = _listed(
+        f"{name}: {risk[len(risk) // 2]:.1%} wrong in the more confident half, {risk[-1]:.1%} in all"
+        for name, (_, risk) in curves.items()
+    )
     return chart
 
 
@@ -654,6 +714,12 @@ def trials(rows, scores, yardstick):
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(titles)), titles)
     axes[0].invert_yaxis()
+    means = rows.groupby("title")[list(scores)].mean()
+    chart.says = _listed(
+        f"{title}: from {means[score].min():.1%} ({means[score].idxmin()}) to {means[score].max():.1%} "
+        f"({means[score].idxmax()})"
+        for score, title in scores.items()
+    )
     return chart
 
 
@@ -692,6 +758,11 @@ def frontier(rows, cited, reference):
     handles, names = axes[0].get_legend_handles_labels()
     entries = dict(zip(names, handles, strict=True))
     chart.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    chart.says = _listed(
+        f"{name}: {best.accuracy:.1%} after {best.epochs} epochs and {best.minutes:.0f} minutes"
+        for name, runs in rows.groupby("network", sort=False)
+        for best in runs.nlargest(1, "accuracy").itertuples()
+    )
     return chart
 
 

@@ -117,6 +117,22 @@ RASTER = {
 }
 
 
+def test_a_figure_says_what_it_shows():
+    says = {name: chart().says for name, chart in CHARTS.items()}
+    assert {name for name, text in says.items() if not text} == {
+        "class_examples",
+        "augmentations",
+        "kernels",
+        "saliency",
+    }
+    assert all(re.search(r"\d|→", text) and "nan" not in text for text in says.values() if text), says
+    matrix = np.eye(10, dtype=int) * 90
+    matrix[3, 5] = 10
+    assert plots.confusion({"net": matrix}).says.startswith("net takes 10 of 100 images of cat for dog;")
+    gallery = plots.gallery(draw((2, 32, 32, 3)), [1, 2], [1, 0], [0.5, 0.6])
+    assert gallery.says == "automobile, 50.0%; bird taken for airplane, 60.0%."
+
+
 def test_every_figure_is_tested():
     public = {
         name

@@ -202,4 +202,5 @@ def _table(data):
             )
             cells = "".join(f"<td>{number}</td>" for number in numbers)
             rows.append(f'<th scope="row">{html.escape(name)}</th>{cells}')
-    return "<table>\n" + "\n".join(f"<tr>{row}</tr>" for row in rows) + "\n</table>"
+    lines = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<div class="scroll"><table>\n{lines}\n</table></div>'

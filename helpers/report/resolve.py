@@ -279,6 +279,7 @@ def _define_cell(cell, register, notebook):
         number = register.count(label, notebook, extra)
         before = [o for i, o in enumerate(cell.outputs) if i < mine[0] and i != spoken]
         after = [o for i, o in enumerate(cell.outputs) if i > mine[0] and i not in mine and i != spoken]
+        says = [options.get("fig-alt"), *(cell.outputs[i].get("metadata", {}).get("alt") for i in mine)]
         cell.outputs = [
             *before,
             _markdown_output(_anchor(label)),
@@ -286,7 +287,7 @@ def _define_cell(cell, register, notebook):
             _markdown_output(f"**{number}.** {caption}"),
             *after,
         ]
-        shown = {"alt": options.get("fig-alt"), "width": options.get("out-width"), "supplement": extra}
+        shown = {"alt": " ".join(filter(None, says)), "width": options.get("out-width"), "supplement": extra}
         cell.metadata["report"] = {"label": label, **{k: v for k, v in shown.items() if v}}
     for output in cell.outputs:
         if "text/markdown" in output.get("data", {}):

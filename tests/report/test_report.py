@@ -69,7 +69,7 @@ def notebook(*cells):
 @pytest.fixture
 def pair():
     """Two executed notebooks with one of everything."""
-    image = shown({"image/png": PIXEL})
+    image, spoken = shown({"image/png": PIXEL}), shown({"image/png": PIXEL}, alt="It is −1.")
     table = shown({"text/html": "<table><tr><th>a</th></tr><tr><td>+1</td></tr></table>"})
     stderr = new_output("stream", name="stderr", text="WARNED")
     first = notebook(
@@ -90,7 +90,7 @@ def pair():
         "# Model <!-- #sec-model -->\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
         new_markdown_cell("## Aside\n\nBROWSER, see @fig-early.", metadata={"tags": ["html-only"]}),
         code("#| label: fig-more\n#| fig-cap: More.\nplot_more()", image, tags=["html-only"]),
-        code("#| label: fig-late\n#| fig-cap: Late.\n#| fig-alt: a [grey] dot\nplot()", image),
+        code("#| label: fig-late\n#| fig-cap: Late.\n#| fig-alt: a [grey] dot\nplot()", spoken),
         code("#| label: tbl-frame\n#| tbl-cap: A frame.\nframe", table),
         code("injected = 1", tags=["injected-parameters"]),
         code("says = 'Not shown.'", tags=["remove-input"]),
@@ -183,7 +183,7 @@ def test_html_holds_everything_in_one_file(resolved):
     page, _ = exporter.from_notebook_node(render.join(resolved.values()))
     assert page.index("BANNER") < page.index("Title</h1>")
     assert "BROWSER" in page and "FOLDED" in page and "secret" not in page
-    assert "<figcaption><strong>Figure 1.</strong> Early" in page and 'alt="a [grey] dot"' in page
+    assert "<figcaption><strong>Figure 1.</strong> Early" in page and 'alt="a [grey] dot It is −1."' in page
     scroller = (
         r'<figure id="tbl-frame">\s*<div class="scroll" role="region" aria-labelledby="tbl-frame-caption">\s*<table'
     )
@@ -211,7 +211,11 @@ def test_pdf_leaves_out_code_and_what_is_for_the_browser(resolved):
     assert source.count("plot()") == 1  # show-code
     assert 'link("report.html#fig-more")[Supplementary Figure~S1]' in source and "<fig-more>" not in source
     assert "More." not in source and "Supplement</h2>" not in source
-    assert 'image("image-1.png", width: 40%' in source and 'alt: "a [grey] dot"' in source and "<tbl-frame>" in source
+    assert (
+        'image("image-1.png", width: 40%' in source
+        and 'alt: "a [grey] dot It is −1."' in source
+        and "<tbl-frame>" in source
+    )
     pdf, _ = exporter.from_notebook_node(whole)
     assert pdf.startswith(b"%PDF") and render.page_count(pdf) == pdf.count(b"/MediaBox")
     assert pdf == exporter.from_notebook_node(whole)[0]
