@@ -83,6 +83,11 @@ def macro_f1(logits, labels):
     return float((2 * np.diag(matrix) / np.maximum(matrix.sum(0) + matrix.sum(1), 1)).mean())
 
 
+def pair_errors(matrix):
+    """The errors between every two of K classes, both directions added: (K (K - 1) / 2,) counts."""
+    return (matrix + matrix.T)[np.triu_indices(len(matrix), k=1)]
+
+
 def top_confusions(matrix, count=5):
     """The pairs of classes that are confused most, both directions added: [(class, class, errors)], most first."""
     both = np.triu(matrix + matrix.T, k=1)
@@ -131,10 +136,15 @@ def brier(logits, labels):
     return float(((softmax(logits) - np.eye(logits.shape[1])[labels]) ** 2).sum(1).mean())
 
 
-def _bin_sums(probability, outcome, bins):
-    """Count, sum of probability and sum of outcome (bins,) in equal-width bins (lo, hi]; a zero joins the first."""
+def _bin_of(probability, bins):
+    """The equal-width bin (lo, hi] of each probability; a zero joins the first."""
     bin_of = np.maximum(np.searchsorted(np.linspace(0, 1, bins + 1), probability, side="left") - 1, 0)
-    bin_of = np.minimum(bin_of, bins - 1)  # a softmax may round to just above 1
+    return np.minimum(bin_of, bins - 1)  # a softmax may round to just above 1
+
+
+def _bin_sums(probability, outcome, bins):
+    """Count, sum of probability and sum of outcome in each bin, all (bins,)."""
+    bin_of = _bin_of(probability, bins)
     return tuple(np.bincount(bin_of, weights, bins) for weights in (None, probability, outcome))
 
 
@@ -165,18 +175,24 @@ def reliability(logits, labels, bins=BINS):
 def ece(logits, labels, bins=BINS):
     """Expected calibration error, 0..1: sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017, eq. 3).
 
-    Biased upwards: read it beside ece_floor.
+    Biased upwards: read it beside ece_if_calibrated.
     """
     confidence, correct = _outcome(logits, labels)
     return _gap(confidence, correct, bins)
 
 
-def ece_floor(logits, bins=BINS, draws=100, seed=0):
-    """Mean ECE, 0..1, over `draws` sets of labels drawn from p itself: what a perfectly calibrated model would show."""
+def ece_if_calibrated(logits, bins=BINS, draws=1000, seed=0):
+    """ECEs (draws,), 0..1, of as many sets of labels drawn from p itself: those of a perfectly calibrated model.
+
+    Their mean is the floor of an ECE. An ECE above 95 % of them shows a model that is not calibrated.
+    """
     confidence = softmax(logits).max(1)
-    rng = np.random.default_rng(seed)
+    count, confidences, _ = _bin_sums(confidence, confidence, bins)
+    which, rng = _bin_of(confidence, bins), np.random.default_rng(seed)
     # A label drawn from p equals the prediction with probability max p, and the ECE asks for no more than that.
-    return float(np.mean([_gap(confidence, rng.random(len(confidence)) < confidence, bins) for _ in range(draws)]))
+    drawn = (which[rng.random(len(which)) < confidence] for _ in range(draws))
+    gaps = [np.abs(np.bincount(right, minlength=bins) - confidences).sum() for right in drawn]
+    return np.array(gaps) / count.sum()
 
 
 def classwise_ece(logits, labels, bins=BINS):
@@ -233,6 +249,28 @@ def coverage_at_risk(logits, labels, risk):
     return float(coverage[risks <= risk].max(initial=0))
 
 
+def threshold_at_risk(logits, labels, risk):
+    """The lowest confidence that coverage_at_risk still answers, 0..1; 1 where it answers nothing."""
+    confidence, _ = _outcome(logits, labels)
+    answered = round(coverage_at_risk(logits, labels, risk) * len(confidence))
+    return float(np.sort(confidence)[-answered]) if answered else 1.0
+
+
+def answered(logits, labels, threshold):
+    """What comes of answering at a confidence of at least `threshold`: shares coverage and risk, with risk_low and
+    risk_high, the 95 % Wilson interval of the risk; without any answer the risk counts as 0, between 0 and 1.
+    """
+    confidence, correct = _outcome(logits, labels)
+    wrong = ~correct[confidence >= threshold]
+    low, high = wilson(wrong.sum(), len(wrong)) if len(wrong) else (0.0, 1.0)
+    return {
+        "coverage": len(wrong) / len(correct),
+        "risk": float(wrong.sum() / max(1, len(wrong))),
+        "risk_low": low,
+        "risk_high": high,
+    }
+
+
 def failure_auroc(logits, labels):
     """Chance that a correct prediction is more confident than a wrong one, 0..1; NaN unless there are both."""
     confidence, correct = _outcome(logits, labels)
@@ -253,10 +291,45 @@ def surest_of_each_class(logits, labels):
     return order[np.sort(firsts)]
 
 
+def confident_mistakes(logits, labels, threshold):
+    """Which predictions (n,) bool are wrong with a confidence above `threshold`."""
+    confidence, correct = _outcome(logits, labels)
+    return ~correct & (confidence > threshold)
+
+
 def overconfident(logits, labels, threshold):
     """Number of wrong predictions whose confidence exceeds `threshold`."""
-    confidence, correct = _outcome(logits, labels)
-    return int((~correct & (confidence > threshold)).sum())
+    return int(confident_mistakes(logits, labels, threshold).sum())
+
+
+def expected_overconfident(logits, threshold):
+    """Mean and deviation of `overconfident` if every confidence were right: of the images above the threshold each is
+    wrong with probability 1 - confidence.
+    """
+    confidence = softmax(logits).max(1)
+    sure = confidence[confidence > threshold]
+    return float((1 - sure).sum()), float((sure * (1 - sure)).sum() ** 0.5)
+
+
+# ---------------------------------------------------------------- deciding otherwise than by the most probable class
+
+
+def least_cost(probabilities, costs):
+    """The classes (n,) of least expected cost sum_y costs[k, y] p_y, for probabilities (n, K) and costs (K, K) >= 0 of
+    answering k where y is true.
+    """
+    return (np.asarray(probabilities) @ np.asarray(costs).T).argmin(1)
+
+
+def unsmoothed(logits, share):
+    """Logits (n, K) of the probabilities (p - share / K) / (1 - share), at least 1e-12 and with the sum 1.
+
+    This undoes label smoothing: a network that fits its smoothed targets (Szegedy et al. 2016) exactly then gives the
+    frequencies of the classes.
+    """
+    p = softmax(logits)
+    p = np.maximum(p - share / p.shape[1], 0)
+    return np.log(np.maximum(p / p.sum(1, keepdims=True), 1e-12))
 
 
 # ---------------------------------------------------------------- how sure we may be of a number
@@ -278,6 +351,28 @@ def mcnemar(correct_a, correct_b):
     only_a, only_b = int((correct_a & ~correct_b).sum()), int((correct_b & ~correct_a).sum())
     p_value = scipy.stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     return {"only_a": only_a, "only_b": only_b, "p_value": float(p_value)}
+
+
+def paired_difference(correct_a, correct_b):
+    """Accuracy of b minus that of a on the same images, from their correctness (n,) bool: dict of difference,
+    difference_low and difference_high, the 95 % interval of a normal approximation from the discordant images.
+    """
+    counts, n = mcnemar(correct_a, correct_b), len(correct_a)
+    only_a, only_b = counts["only_a"], counts["only_b"]
+    difference = (only_b - only_a) / n
+    error = scipy.stats.norm.ppf(0.975) * np.sqrt((only_a + only_b) / n - difference**2) / np.sqrt(n)
+    return {
+        "difference": difference,
+        "difference_low": float(difference - error),
+        "difference_high": float(difference + error),
+    }
+
+
+def resampled_means(columns, draws=1000, seed=0):
+    """Means (draws, k) of columns (n, k) over rows sampled with replacement (Efron 1979), all columns by the same."""
+    columns, rng = np.asarray(columns, dtype=float), np.random.default_rng(seed)
+    n = len(columns)
+    return np.array([np.bincount(rng.integers(0, n, n), minlength=n) @ columns for _ in range(draws)]) / n
 
 
 def paired_bootstrap(statistic, labels, *logits, draws=1000, seed=0):
@@ -304,6 +399,8 @@ def summary(logits, labels):
     """The headline numbers of one model on one split, ready for JSON; wrong_above_90 and _99 are counts of images."""
     confidence, correct = _outcome(logits, labels)
     low, high = wilson(correct.sum(), len(correct))
+    if_calibrated = ece_if_calibrated(logits)
+    expected, deviation = expected_overconfident(logits, 0.9)
     return {
         "accuracy": accuracy(logits, labels),
         "accuracy_low": low,
@@ -312,10 +409,14 @@ def summary(logits, labels):
         "nll": nll(logits, labels),
         "brier": brier(logits, labels),
         "ece": ece(logits, labels),
-        "ece_floor": ece_floor(logits),
+        "ece_floor": float(if_calibrated.mean()),
+        "ece_limit": float(np.quantile(if_calibrated, 0.95)),
         "classwise_ece": classwise_ece(logits, labels),
         "mean_confidence": float(confidence.mean()),
         "wrong_above_90": overconfident(logits, labels, 0.9),
+        "expected_above_90": expected,
+        "expected_above_90_std": deviation,
         "wrong_above_99": overconfident(logits, labels, 0.99),
         "aurc": aurc(logits, labels),
+        "coverage_at_1": coverage_at_risk(logits, labels, 0.01),
     }

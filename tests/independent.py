@@ -49,6 +49,13 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> dict:
     return {"only_a": only_a, "only_b": only_b, "p_value": min(1.0, 2 * tail)}
 
 
+def paired_difference(right_a: np.ndarray, right_b: np.ndarray) -> dict:
+    """Return the lead of b, with the 95 % interval that a t-test of the differences gives."""
+    interval = scipy.stats.ttest_1samp(right_b.astype(float) - right_a, 0).confidence_interval()
+    difference = right_b.mean() - right_a.mean()
+    return {"difference": difference, "difference_low": interval.low, "difference_high": interval.high}
+
+
 # ---- How good its probabilities are
 
 
@@ -61,14 +68,15 @@ def ece(probability: np.ndarray, outcome: np.ndarray) -> float:
     return float((gaps * table.size()).sum() / len(outcome))
 
 
-def ece_floor(confidence: np.ndarray) -> float:
-    """Return the mean ECE of 100 sets of outcomes drawn from the confidences.
+def ece_if_calibrated(confidence: np.ndarray) -> np.ndarray:
+    """Return the ECEs of 1,000 sets of outcomes drawn from the confidences.
 
-    The generator is that of metrics.ece_floor, so that both see the same outcomes.
+    The generator is that of metrics.ece_if_calibrated, so that both see the same outcomes.
     """
+    bins = pd.get_dummies(pd.cut(confidence, np.linspace(0, 1, 16), include_lowest=True)).to_numpy(dtype=float)
     rng = np.random.default_rng(0)
-    drawn = (rng.random(len(confidence)) < confidence for _ in range(100))
-    return float(np.mean([ece(confidence, outcome) for outcome in drawn]))
+    gaps = [np.abs(((rng.random(len(confidence)) < confidence) - confidence) @ bins).sum() for _ in range(1000)]
+    return np.array(gaps) / len(confidence)
 
 
 def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
@@ -80,6 +88,8 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
     f1 = sklearn.metrics.f1_score(labels, predicted, average="macro", labels=classes, zero_division=0)
     brier = sklearn.metrics.brier_score_loss(labels, p, labels=classes, scale_by_half=False)
     order = np.argsort(-confidence, kind="stable")
+    drawn = ece_if_calibrated(confidence)
+    doubt = (1 - confidence)[confidence > 0.9]
     return {
         "accuracy": sklearn.metrics.accuracy_score(labels, predicted),
         "accuracy_low": interval.low,
@@ -88,12 +98,16 @@ def scores(logits: np.ndarray, labels: np.ndarray) -> dict:
         "nll": sklearn.metrics.log_loss(labels, p, labels=classes),
         "brier": brier,
         "ece": ece(confidence, right),
-        "ece_floor": ece_floor(confidence),
+        "ece_floor": drawn.mean(),
+        "ece_limit": np.quantile(drawn, 0.95),
         "classwise_ece": np.mean([ece(p[:, k], labels == k) for k in classes]),
         "mean_confidence": confidence.mean(),
         "wrong_above_90": int((~right & (confidence > 0.9)).sum()),
+        "expected_above_90": doubt.sum(),
+        "expected_above_90_std": (doubt - doubt**2).sum() ** 0.5,
         "wrong_above_99": int((~right & (confidence > 0.99)).sum()),
         "aurc": np.mean(np.cumsum(~right[order]) / np.arange(1, len(right) + 1)),
+        "coverage_at_1": coverage_at_risk(logits, labels, 0.01),
     }
 
 
@@ -118,7 +132,7 @@ def coverage_at_risk(logits: np.ndarray, labels: np.ndarray, risk: float) -> flo
 
 
 def bootstrap(logits: dict, labels: np.ndarray, draws: int = 200) -> dict:
-    """Return 95 % intervals of macro-F1, loss and Brier score by network.
+    """Return 95 % intervals of macro-F1, loss, Brier score and AURC by network.
 
     Each image weighs as often as it is drawn.
     """
@@ -129,7 +143,11 @@ def bootstrap(logits: dict, labels: np.ndarray, draws: int = 200) -> dict:
         p = softmax(z)
         answer = np.eye(10)[p.argmax(1)]
         f1 = 2 * weights @ (truth * answer) / (weights @ (truth + answer))
+        surest = np.argsort(-p.max(1), kind="stable")
+        answered = weights[:, surest].cumsum(1)
+        wrong = (weights[:, surest] * (p.argmax(1) != labels)[surest]).cumsum(1)
         drawn = {
+            "aurc": (weights[:, surest] * wrong / np.maximum(1, answered)).sum(1) / n,
             "macro_f1": f1.mean(1),
             "nll": weights @ -np.log(p[np.arange(n), labels]) / n,
             "brier": weights @ ((p - truth) ** 2).sum(1) / n,
@@ -197,6 +215,7 @@ def sections(logits: dict, labels: dict) -> dict:
             "f1": f1,
             "comparison": {
                 **mcnemar(*(answers[name] == y for name in NETWORKS)),
+                **paired_difference(*(answers[name] == y for name in NETWORKS)),
                 "top5_share": {name: top_pairs_share(z[name], y) for name in NETWORKS},
                 "f1_range": {name: np.ptp(list(f1[name].values())) for name in NETWORKS},
                 "f1_deviation": {name: np.std(list(f1[name].values())) for name in NETWORKS},
@@ -204,15 +223,36 @@ def sections(logits: dict, labels: dict) -> dict:
         },
         "05_confidence_analysis": {
             "confidence": {name: confidence(z[name], divisors[name], y, tested[name]) for name in NETWORKS},
+            "deployed": {
+                name: deployed(logits["validation"][name], labels["validation"], z[name], y) for name in NETWORKS
+            },
             "rescued": {a: rescued(p[a], answers[b], y) for a, b in (NETWORKS, NETWORKS[::-1])},
             "audit": label_audit(p, y),
         },
     }
 
 
+def deployed(held_out: np.ndarray, known: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> dict:
+    """Return what a threshold gives that answers the most images of `held_out` with at most 1 % of errors."""
+    sure = softmax(held_out).max(1)
+    at_least = [(threshold, sure >= threshold) for threshold in sure]
+    wrong = held_out.argmax(1) != known
+    threshold = min((t for t, answered in at_least if wrong[answered].mean() <= 0.01), default=1.0)
+    mistaken = (logits.argmax(1) != labels)[softmax(logits).max(1) >= threshold]
+    interval = scipy.stats.binomtest(int(mistaken.sum()), len(mistaken)).proportion_ci(method="wilson")
+    return {
+        "threshold": threshold,
+        "coverage": len(mistaken) / len(labels),
+        "risk": mistaken.mean(),
+        "risk_low": interval.low,
+        "risk_high": interval.high,
+    }
+
+
 def confidence(logits: np.ndarray, divisor: float, labels: np.ndarray, before: dict) -> dict:
     """Return what notebook 05 records of one network. before: the scores of these logits."""
-    keys = ("ece", "ece_floor", "classwise_ece", "nll", "brier", "wrong_above_90", "wrong_above_99")
+    keys = ("ece", "ece_floor", "ece_limit", "classwise_ece", "nll", "brier")
+    keys += ("wrong_above_90", "expected_above_90", "wrong_above_99")
     after = scores(logits / divisor, labels)
     return {
         "temperature": divisor,

@@ -5,9 +5,11 @@ import pytest
 from independent import (
     bootstrap,
     coverage_at_risk,
+    deployed,
     f1_by_class,
     label_audit,
     mcnemar,
+    paired_difference,
     rescued,
     scores,
     sections,
@@ -52,6 +54,16 @@ def test_mcnemar_agrees(answers):
     right = [z.argmax(1) == labels for z in logits.values()]
     for a, b in (right, right[::-1]):
         assert mcnemar(a, b) == pytest.approx(metrics.mcnemar(a, b))
+        assert paired_difference(a, b) == pytest.approx(metrics.paired_difference(a, b), abs=1e-4)
+
+
+def test_thresholds_agree(answers):
+    labels, logits = answers
+    for z in logits.values():
+        half = len(labels) // 2
+        threshold = metrics.threshold_at_risk(z[:half], labels[:half], 0.01)
+        ours = metrics.answered(z[half:], labels[half:], threshold) | {"threshold": threshold}
+        assert deployed(z[:half], labels[:half], z[half:], labels[half:]) == pytest.approx(ours)
 
 
 def test_audit_suspects_what_cleanlab_suspects(answers):
@@ -69,7 +81,7 @@ def test_audit_suspects_what_cleanlab_suspects(answers):
 def test_bootstrap_intervals_agree_within_their_tolerance(answers):
     labels, logits = answers
     ours = bootstrap(logits, labels)
-    statistics = {"macro_f1": metrics.macro_f1, "nll": metrics.nll, "brier": metrics.brier}
+    statistics = {"macro_f1": metrics.macro_f1, "nll": metrics.nll, "brier": metrics.brier, "aurc": metrics.aurc}
     for key, statistic in statistics.items():
         draws = metrics.paired_bootstrap(statistic, labels, *logits.values(), draws=500)
         intervals = np.quantile(draws, [0.025, 0.975], axis=1).T

@@ -104,14 +104,57 @@ def test_a_bin_holds_its_upper_edge_but_not_its_lower():
     assert metrics.reliability(logits, labels, bins=2)[["lower", "upper"]].values.tolist() == [[0.0, 0.5]]
 
 
-def test_ece_floor_is_what_a_calibrated_model_shows(synthetic):
+def test_ece_if_calibrated_is_what_a_calibrated_model_shows(synthetic):
     logits, _ = synthetic
     p = metrics.softmax(logits)
     rng = np.random.default_rng(1)
     drawn = [(rng.random((len(p), 1)) > p.cumsum(1)).sum(1).clip(max=9) for _ in range(200)]
-    expected = np.mean([metrics.ece(logits, y) for y in drawn])
-    assert metrics.ece_floor(logits, draws=200) == pytest.approx(expected, rel=0.06)
-    assert metrics.ece_floor(logits) == metrics.ece_floor(logits, seed=0) != metrics.ece_floor(logits, seed=1)
+    expected = np.quantile([metrics.ece(logits, y) for y in drawn], [0.5, 0.95])
+    found = metrics.ece_if_calibrated(logits, draws=400)
+    assert np.quantile(found, [0.5, 0.95]) == pytest.approx(expected, rel=0.08) and len(found) == 400
+    assert (found == metrics.ece_if_calibrated(logits, draws=400)).all()
+    assert (found != metrics.ece_if_calibrated(logits, draws=400, seed=1)).any()
+
+
+def test_the_limit_tells_a_calibrated_model_from_another(synthetic):
+    logits, labels = synthetic
+    best = logits / metrics.fit_temperature(logits, labels)
+    scores = metrics.summary(best, labels)
+    assert scores["ece_floor"] < scores["ece_limit"] and scores["ece"] < scores["ece_limit"]
+    assert metrics.summary(3 * best, labels)["ece"] > metrics.summary(3 * best, labels)["ece_limit"]
+
+
+def test_expected_mistakes_are_those_that_the_confidences_promise(toy):
+    mean, deviation = metrics.expected_overconfident(toy[0], 0.8)  # 0.95 and 0.85
+    assert mean == pytest.approx(0.05 + 0.15)
+    assert deviation == pytest.approx((0.95 * 0.05 + 0.85 * 0.15) ** 0.5)
+    assert metrics.confident_mistakes(*toy, 0.7).tolist() == [False, False, True, False]
+
+
+def test_a_threshold_answers_as_many_as_it_promises(synthetic):
+    for risk in (0.01, 0.05):
+        threshold = metrics.threshold_at_risk(*synthetic, risk)
+        found = metrics.answered(*synthetic, threshold)
+        assert found["coverage"] == pytest.approx(metrics.coverage_at_risk(*synthetic, risk))
+        assert found["risk_low"] < found["risk"] <= risk < found["risk_high"]
+    assert metrics.threshold_at_risk(*two_class([0.9, 0.8], [0, 0]), 0.01) == 1
+    assert metrics.answered(*two_class([0.9], [1]), 1.0) == {"coverage": 0, "risk": 0, "risk_low": 0, "risk_high": 1}
+
+
+def test_smoothing_is_undone_exactly():
+    true = np.array([[0.7, 0.2, 0.1], [0.5, 0.5, 0.0]])
+    logits = np.log(0.9 * true + 0.1 / 3)
+    np.testing.assert_allclose(metrics.softmax(metrics.unsmoothed(logits, 0.1)), true, atol=1e-11)
+    np.testing.assert_allclose(metrics.softmax(metrics.unsmoothed(logits, 0.0)), metrics.softmax(logits))
+    below = metrics.softmax(metrics.unsmoothed(np.array([[9.0, 0.0, 0.0]]), 0.1))  # less than the target has
+    np.testing.assert_allclose(below, [[1, 0, 0]], atol=1e-11)
+
+
+def test_least_cost_weighs_what_is_unlikely_and_dear():
+    p = np.array([[0.8, 0.2], [0.95, 0.05]])
+    assert metrics.least_cost(p, 1 - np.eye(2)).tolist() == [0, 0]
+    dear = np.array([[0.0, 10.0], [1.0, 0.0]])  # answering 0 where 1 is true costs 10: 2 against 0.8, 0.5 against 0.95
+    assert metrics.least_cost(p, dear).tolist() == [1, 0]
 
 
 def test_temperature_makes_the_likelihood_best(synthetic):
@@ -190,6 +233,22 @@ def test_intervals_are_those_of_the_bootstrap(synthetic):
     assert found.keys() == {f"{key}_{end}" for key in ("macro_f1", "nll", "brier") for end in ("low", "high")}
 
 
+def test_paired_difference_by_hand():
+    a = np.array([True] * 60 + [False] * 40)
+    b = np.array([True] * 50 + [False] * 10 + [True] * 30 + [False] * 10)
+    found = metrics.paired_difference(a, b)  # only a: 10, only b: 30 of 100
+    reach = 1.959964 * (0.4 - 0.2**2) ** 0.5 / 10
+    assert list(found.values()) == pytest.approx([0.2, 0.2 - reach, 0.2 + reach])
+    assert metrics.paired_difference(a, a)["difference_high"] == 0
+
+
+def test_resampled_means_draw_whole_rows():
+    columns = np.column_stack([np.arange(50), -np.arange(50)])
+    drawn = metrics.resampled_means(columns, draws=300)
+    assert drawn.shape == (300, 2) and np.allclose(drawn[:, 0], -drawn[:, 1])
+    assert drawn[:, 0].std() == pytest.approx(np.arange(50).std() / 50**0.5, rel=0.15)
+
+
 def test_paired_bootstrap_gives_every_model_the_same_images(synthetic):
     logits, labels = synthetic
     draws = metrics.paired_bootstrap(metrics.accuracy, labels, logits, 2 * logits, -logits, draws=200)
@@ -206,7 +265,7 @@ def test_quick_enough_for_the_test_set():
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(10_000, 10)), rng.integers(0, 10, 10_000)
     start = time.process_time()
-    metrics.ece_floor(logits, draws=100)
+    metrics.ece_if_calibrated(logits)
     floor = time.process_time()
     metrics.paired_bootstrap(metrics.macro_f1, labels, logits, logits, draws=100)
     assert floor - start < 10
@@ -218,7 +277,8 @@ def test_summary_is_ready_for_json(synthetic):
     numbers = metrics.summary(logits, labels)
     assert json.loads(json.dumps(numbers)) == numbers
     assert numbers["accuracy_low"] < numbers["accuracy"] < numbers["accuracy_high"]
-    assert numbers["ece_floor"] < numbers["ece"]
+    assert numbers["ece_floor"] < numbers["ece_limit"] < numbers["ece"]
+    assert numbers["wrong_above_90"] > numbers["expected_above_90"] + 2 * numbers["expected_above_90_std"]
     p, wrong = metrics.softmax(logits).max(1), logits.argmax(1) != labels
     assert numbers["wrong_above_90"] == (wrong & (p > 0.9)).sum() > numbers["wrong_above_99"] > 0
 
@@ -251,3 +311,9 @@ def test_top_confusions_add_both_directions():
     matrix = np.diag([9, 9, 9])
     matrix[0, 1], matrix[1, 0], matrix[2, 1] = 2, 3, 4
     assert metrics.top_confusions(matrix, count=2) == [(0, 1, 5), (1, 2, 4)]
+
+
+def test_pair_errors_are_all_of_them_and_in_both_directions():
+    matrix = np.diag([9, 9, 9])
+    matrix[0, 1], matrix[1, 0], matrix[2, 1] = 2, 3, 4
+    assert metrics.pair_errors(matrix).tolist() == [5, 0, 4]

@@ -118,6 +118,28 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0) -> np.n
     return result
 
 
+def band_noise(images: np.ndarray, low: float, high: float, rms: float, seed: int = 0) -> np.ndarray:
+    """Gaussian noise whose spatial frequencies have a radius of low <= r < high cycles an image, at most 22.6.
+
+    rms: root mean square of the noise added to each image, as a share of white, before the sum is clipped to [0, 1] and
+    rounded. So bands are compared at equal power. Raises ValueError for a band that holds no frequency.
+    """
+    images = _check(images)
+    frequencies = np.fft.fftfreq(SIZE, 1 / SIZE)
+    radius = np.hypot(frequencies[:, None], frequencies)
+    band = (radius >= low) & (radius < high)
+    if not band.any():
+        raise ValueError(f"No frequency has a radius from {low} to {high} cycles an image.")
+    rng, result = np.random.default_rng(seed), np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        x = images[start : start + BLOCK] / 255
+        spectrum = np.fft.fft2(rng.normal(size=x.shape), axes=(1, 2)) * band[:, :, None]
+        noise = np.fft.ifft2(spectrum, axes=(1, 2)).real
+        noise *= rms / np.sqrt((noise**2).mean(axis=(1, 2, 3), keepdims=True))
+        result[start : start + BLOCK] = np.rint(np.clip(x + noise, 0, 1) * 255)
+    return result
+
+
 # ---------------------------------------------------------------- probes: one cue is taken away
 
 
@@ -128,14 +150,18 @@ def grey(images: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(luma).reshape(-1, SIZE, SIZE, 1), 3, axis=3)
 
 
+def _check_grid(grid: int) -> None:
+    if grid not in (1, 2, 4, 8, 16, 32):
+        raise ValueError(f"The grid must divide 32 (1, 2, 4, 8, 16 or 32), not {grid!r}.")
+
+
 def patch_shuffle(images: np.ndarray, grid: int, seed: int = 0) -> np.ndarray:
     """Shape taken away, texture kept: grid x grid tiles, in a random order of its own for each image.
 
     grid: 1 (no change), 2, 4, 8, 16 or 32; ValueError otherwise. An order may leave tiles where they were.
     """
     images = _check(images)
-    if grid not in (1, 2, 4, 8, 16, 32):
-        raise ValueError(f"The grid must divide 32 (1, 2, 4, 8, 16 or 32), not {grid!r}.")
+    _check_grid(grid)
     n, grid, side = len(images), int(grid), SIZE // int(grid)
     tiles = images.reshape(n, grid, side, grid, side, 3).swapaxes(2, 3).reshape(n, grid**2, side, side, 3)
     order = np.random.default_rng(seed).random((n, grid**2)).argsort(axis=1)
@@ -143,25 +169,46 @@ def patch_shuffle(images: np.ndarray, grid: int, seed: int = 0) -> np.ndarray:
     return tiles.reshape(n, grid, grid, side, side, 3).swapaxes(2, 3).reshape(images.shape)
 
 
-def _warp(images: np.ndarray, degrees: float, dx: float, dy: float) -> np.ndarray:
+def move_tiles(images: np.ndarray, grid: int, seed: int = 0) -> np.ndarray:
+    """The control of patch_shuffle: grid x grid tiles move as far, but all of an image alike, so that shape stays.
+
+    Each image moves by a random number of tiles right and down, and what leaves at one edge comes in at the other. So a
+    tile is as likely to reach each place as in patch_shuffle. grid: as there.
+    """
+    images = _check(images)
+    _check_grid(grid)
+    moves = np.random.default_rng(seed).integers(0, grid, (len(images), 2)) * (SIZE // int(grid))
+    rows, columns = (np.arange(SIZE) - moves[:, :, None]).swapaxes(0, 1) % SIZE
+    return images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _warp(images: np.ndarray, degrees: float, dx: float, dy: float, interpolation: str, padding: str) -> np.ndarray:
     images = _check(images)
     if not np.isfinite([degrees, dx, dy]).all():
         raise ValueError("Degrees and pixels must be finite numbers.")
     n = len(images)
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2)
     moves = torch.tensor([[dx, dy]], dtype=torch.float32).expand(n, 2)
-    x = augment.warp(x, torch.full((n,), float(degrees)), moves, torch.zeros(n, dtype=torch.bool), "bilinear")
+    upright = torch.zeros(n, dtype=torch.bool)
+    x = augment.warp(x, torch.full((n,), float(degrees)), moves, upright, interpolation, padding)
     return x.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def rotate(images: np.ndarray, degrees: float) -> np.ndarray:
-    """Pose changed: turned counter-clockwise about the centre, bilinear, rounded to nearest; black corners."""
-    return _warp(images, degrees, 0, 0)
+def rotate(images: np.ndarray, degrees: float, interpolation: str = "bilinear") -> np.ndarray:
+    """Pose changed: turned counter-clockwise about the centre, rounded to nearest; black corners.
+
+    interpolation: "bilinear", which blurs too, or "nearest", which does not.
+    """
+    return _warp(images, degrees, 0, 0, interpolation, "zeros")
 
 
-def shift(images: np.ndarray, dx: float, dy: float) -> np.ndarray:
-    """Place changed: moved dx pixels right and dy down, exact for whole pixels, else bilinear; black margins."""
-    return _warp(images, 0, dx, dy)
+def shift(images: np.ndarray, dx: float, dy: float, margins: str = "black") -> np.ndarray:
+    """Place changed: moved dx pixels right and dy down, exact for whole pixels, else bilinear.
+
+    margins: "black", or "reflected" for the image mirrored at its edge.
+    """
+    padding = {"black": "zeros", "reflected": "reflection"}[margins]
+    return _warp(images, 0, dx, dy, "bilinear", padding)
 
 
 def occlude(images: np.ndarray, side: int, seed: int = 0) -> np.ndarray:

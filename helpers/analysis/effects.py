@@ -21,17 +21,52 @@ def spread(rows: pd.DataFrame) -> pd.DataFrame:
 def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
     """How the mean score of each key differs from that of the yardstick: difference, low and high, a row a key.
 
-    The 95 % intervals hold for all keys together (Dunnett 1955), supposing one deviation for all of them.
+    Each has a 95 % interval of its own, and groups may have different deviations (Welch 1947).
     """
     groups = {key: group[score].to_numpy() for key, group in rows.groupby("key", sort=False)}
     control = groups.pop(yardstick)
-    test = scipy.stats.dunnett(*groups.values(), control=control, rng=np.random.default_rng(0))
+    differences = {}
+    for key, values in groups.items():
+        interval = scipy.stats.ttest_ind(values, control, equal_var=False).confidence_interval()
+        differences[key] = (values.mean() - control.mean(), interval.low, interval.high)
+    return pd.DataFrame.from_dict(differences, orient="index", columns=["difference", "low", "high"]).rename_axis("key")
+
+
+def paired(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Mean difference of each score, rows minus others, over the seeds that index both; with its 95 % t interval."""
+    both = rows.index.intersection(others.index)
+    test = scipy.stats.ttest_rel(rows.loc[both], others.loc[both])
     interval = test.confidence_interval()
-    differences = [values.mean() - control.mean() for values in groups.values()]
-    return pd.DataFrame(
-        {"difference": differences, "low": interval.low, "high": interval.high},
-        index=pd.Index(list(groups), name="key"),
-    )
+    difference = (rows.loc[both] - others.loc[both]).mean()
+    return pd.DataFrame({"difference": difference, "low": interval.low, "high": interval.high})
+
+
+def off_the_line(rows: pd.DataFrame, found: pd.DataFrame, x: str, y: str) -> dict[str, float]:
+    """How far the mean y of the trials `found` lies off the least-squares line of y on x through the trials `rows`.
+
+    difference, with low and high of its 95 % interval, which is that of a prediction.
+    """
+    n, line = len(rows), scipy.stats.linregress(rows[x], rows[y])
+    residuals = rows[y] - line.intercept - line.slope * rows[x]
+    distance = (found[x].mean() - rows[x].mean()) ** 2 / ((rows[x] - rows[x].mean()) ** 2).sum()
+    error = ((residuals**2).sum() / (n - 2) * (1 / len(found) + 1 / n + distance)) ** 0.5
+    difference = found[y].mean() - line.intercept - line.slope * found[x].mean()
+    reach = scipy.stats.t.ppf(0.975, n - 2) * error
+    return {"difference": difference, "low": difference - reach, "high": difference + reach}
+
+
+def beyond_chance(deviation: float, n: int) -> float:
+    """By how much two single runs must differ to show more than their seeds (95 %): sqrt(2) t deviation.
+
+    deviation: that of n seeds; t: of Student's distribution with n - 1 degrees of freedom.
+    """
+    return float(2**0.5 * scipy.stats.t.ppf(0.975, n - 1) * deviation)
+
+
+def deviation_interval(deviation: float, n: int) -> tuple[float, float]:
+    """The 95 % interval of a deviation that n seeds gave, if scores are normally distributed."""
+    low, high = scipy.stats.chi2.ppf([0.975, 0.025], n - 1)
+    return deviation * ((n - 1) / low) ** 0.5, deviation * ((n - 1) / high) ** 0.5
 
 
 def in_points(change: pd.DataFrame) -> pd.Series:

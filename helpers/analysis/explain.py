@@ -12,8 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from helpers.analysis.robustness import renewed
 from helpers.data import Part
-from helpers.inference import normalise, to_unit
+from helpers.inference import infer, normalise, to_unit
 
 with warnings.catch_warnings():  # captum asks for a widget library that nothing here needs
     warnings.filterwarnings("ignore", message="IProgress not found")
@@ -61,10 +62,12 @@ def grad_cam(model: nn.Sequential, images: np.ndarray, classes: np.ndarray, batc
     return heat / np.where(peak > 0, peak, 1)
 
 
-def randomised(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
+def randomised(model: nn.Sequential, images: np.ndarray, seed: int = 0) -> nn.Sequential:
     """A copy, in eval mode, that has forgotten everything: all layers reset to PyTorch's own random initialisation.
 
-    Maps that look the same for it show edges of the image, not what the network learnt (Adebayo et al. 2018).
+    Its batch normalisation has the statistics of these images: with mean 0 and variance 1, as initialised, many of its
+    maps are empty. Maps that look the same for it show edges of the image, not what the network learnt (Adebayo
+    et al. 2018).
     """
     forgetful = copy.deepcopy(model)
     with torch.random.fork_rng(devices=[]):  # the random numbers of the caller go on as if nothing had happened
@@ -72,7 +75,7 @@ def randomised(model: nn.Sequential, seed: int = 0) -> nn.Sequential:
         for layer in forgetful.modules():
             if hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()  # type: ignore[operator]
-    return forgetful.eval()
+    return renewed(forgetful, images)
 
 
 def map_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -87,15 +90,21 @@ def map_similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.array([scipy.stats.spearmanr(x.ravel(), y.ravel()).statistic for x, y in zip(a, b, strict=True)])
 
 
-def sanity_check(model: nn.Sequential, images: np.ndarray, classes: np.ndarray) -> tuple[list, np.ndarray]:
-    """How much the maps owe to what was learnt: their map_similarity (n,) with those of other networks and images.
+def sanity_check(model: nn.Sequential, images: np.ndarray) -> dict[str, np.ndarray]:
+    """What else gives the maps of the most probable classes: their map_similarity (n,) with four kinds of maps.
 
-    First a list: with the maps of the same images by three networks of random weights. Then, as a yardstick: with
-    the trained network's map of the image before. Maps that depend on the weights agree less with the former.
+    "random": of three networks of random weights (3 n,), of the same images and classes. "second class": of the class
+    that comes second. "other image": of the image before. "mean": the mean of all maps.
     """
-    maps = grad_cam(model, images, classes)
-    random = [map_similarity(maps, grad_cam(randomised(model, seed), images, classes)) for seed in range(3)]
-    return random, map_similarity(maps, np.roll(maps, 1, axis=0))
+    best = np.argsort(-infer(model, images).logits, axis=1)
+    maps, second = (grad_cam(model, images, best[:, rank]) for rank in (0, 1))
+    forgetful = [grad_cam(randomised(model, images, seed), images, best[:, 0]) for seed in range(3)]
+    return {
+        "random": np.concatenate([map_similarity(maps, each) for each in forgetful]),
+        "second class": map_similarity(maps, second),
+        "other image": map_similarity(maps, np.roll(maps, 1, axis=0)),
+        "mean": map_similarity(maps, np.broadcast_to(maps.mean(0), maps.shape)),
+    }
 
 
 # ---------------------------------------------------------------- linear probe

@@ -1,15 +1,17 @@
 """How networks fare on images that are not as they were in training."""
 
+import copy
 from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import nn
 
 from helpers import metrics
 from helpers.analysis import corruptions
 from helpers.data import Part
-from helpers.inference import infer
+from helpers.inference import infer, normalise, to_unit
 
 # What is taken away or changed: key, unit, strengths, function of images and strength.
 PROBES = (
@@ -25,19 +27,38 @@ CUES = {"nothing": "nothing"} | {  # key: title
     for strength in strengths
 }
 
+DIRECTIONS = {"right and down": (1, 1), "right and up": (1, -1), "left and down": (-1, 1), "left and up": (-1, -1)}
+ROTATIONS = {  # title: change. Rotation by interpolation also blurs, as the last one does alone
+    "rotated by 5 degrees, bilinear": lambda images: corruptions.rotate(images, 5),
+    "rotated by 5 degrees, nearest": lambda images: corruptions.rotate(images, 5, "nearest"),
+    "rotated by 10 degrees, bilinear": lambda images: corruptions.rotate(images, 10),
+    "rotated by 10 degrees, nearest": lambda images: corruptions.rotate(images, 10, "nearest"),
+    "moved by half a pixel, bilinear": lambda images: corruptions.shift(images, 0.5, 0.5),
+}
+BANDS = ((0, 4), (4, 8), (8, 12), (12, 16))  # cycles an image
+RMS = 0.06  # of the noise in each of them, as a share of white
+HARMS = {"as they are": lambda images: images} | {  # title: change
+    f"noise, {low} to {high} cycles": lambda images, low=low, high=high: corruptions.band_noise(images, low, high, RMS)
+    for low, high in BANDS
+}
+HARMS |= {
+    name.replace("_", " "): lambda images, name=name: corruptions.corrupt(images, name, 5)
+    for name in corruptions.CORRUPTIONS
+}
 
-def under_corruption(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
+
+def under_corruption(networks: dict[str, nn.Module], part: Part, temperature: dict[str, float]) -> pd.DataFrame:
     """Rows of network, corruption, severity, accuracy and ece: every corruption of CIFAR-10-C's kind, severity 0 to 5.
 
-    Severity 0 is the images as they are.
+    Severity 0 is the images as they are. ece_scaled is the ece at the temperature of the network.
     """
-    clean = list(_scores(networks, part.images, part.labels))
+    clean = list(_scores(networks, part.images, part.labels, temperature))
     rows = []
     for name in corruptions.CORRUPTIONS:
         rows += [{"corruption": name, "severity": 0, **scores} for scores in clean]
         for severity in range(1, 6):
             images = corruptions.corrupt(part.images, name, severity)
-            scored = _scores(networks, images, part.labels)
+            scored = _scores(networks, images, part.labels, temperature)
             rows += [{"corruption": name, "severity": severity, **scores} for scores in scored]
     return pd.DataFrame(rows)
 
@@ -55,7 +76,76 @@ def without_cues(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _scores(networks: dict[str, nn.Module], images: np.ndarray, labels: np.ndarray) -> Iterator[dict]:
+def under_shifts(networks: dict[str, nn.Module], part: Part, pixels: tuple[int, ...] = (4, 8)) -> pd.DataFrame:
+    """Rows of network, pixels, margins (black or reflected), direction (a key of DIRECTIONS) and accuracy."""
+    rows = []
+    for distance in pixels:
+        for margins in ("black", "reflected"):
+            for direction, (x, y) in DIRECTIONS.items():
+                images = corruptions.shift(part.images, x * distance, y * distance, margins)
+                found = {"pixels": distance, "margins": margins, "direction": direction}
+                rows += [found | scores for scores in _scores(networks, images, part.labels)]
+    return pd.DataFrame(rows).drop(columns="ece")
+
+
+def under_rotation(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
+    """Accuracies under ROTATIONS, a row a change, a column a network."""
+    changes = {"as they are": lambda images: images} | ROTATIONS
+    return pd.DataFrame(
+        {title: _accuracies(networks, change(part.images), part.labels) for title, change in changes.items()}
+    ).T
+
+
+def shape_against_place(networks: dict[str, nn.Module], part: Part) -> dict[str, dict[str, np.ndarray]]:
+    """Which images (n,) each network gets right: as they are, with 4 x 4 tiles "shuffled", and with all tiles "moved".
+
+    Moved ones are as far from their places, but each is still among its neighbours.
+    """
+    changes = {
+        "nothing": part.images,
+        "shuffled": corruptions.patch_shuffle(part.images, 4),
+        "moved": corruptions.move_tiles(part.images, 4),
+    }
+    return {
+        change: {name: infer(model, images).labels == part.labels for name, model in networks.items()}
+        for change, images in changes.items()
+    }
+
+
+def renewed(model: nn.Sequential, images: np.ndarray, batch_size: int = 100) -> nn.Sequential:
+    """A copy, in eval mode, whose batch normalisation has its means and variances from these images, without labels.
+
+    images: (n, 32, 32, 3) uint8 RGB. After Schneider et al. (2020). A network without batch normalisation stays as it
+    is.
+    """
+    adapted = copy.deepcopy(model)
+    batches = (normalise(to_unit(batch)) for batch in torch.tensor(images).split(batch_size))
+    with torch.random.fork_rng(devices=[]):  # dropout draws random numbers, after all normalisation
+        torch.optim.swa_utils.update_bn(batches, adapted)
+    return adapted.eval()
+
+
+def with_renewed_statistics(networks: dict[str, nn.Sequential], part: Part, name: str) -> pd.DataFrame:
+    """Accuracies under HARMS on the first half of the images, a row a change, a column a network.
+
+    The column "renewed" is the network of this name with the statistics of the other half, harmed alike.
+    """
+    half, rows = len(part.labels) // 2, {}
+    for title, change in HARMS.items():
+        images = change(part.images)
+        every: dict[str, nn.Module] = {**networks, "renewed": renewed(networks[name], images[half:])}
+        rows[title] = _accuracies(every, images[:half], part.labels[:half])
+    return pd.DataFrame(rows).T
+
+
+def _accuracies(networks: dict[str, nn.Module], images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    return {scores["network"]: scores["accuracy"] for scores in _scores(networks, images, labels)}
+
+
+def _scores(
+    networks: dict[str, nn.Module], images: np.ndarray, labels: np.ndarray, temperature: dict[str, float] | None = None
+) -> Iterator[dict]:
     for name, model in networks.items():
         logits = infer(model, images).logits
-        yield {"network": name, "accuracy": metrics.accuracy(logits, labels), "ece": metrics.ece(logits, labels)}
+        row = {"network": name, "accuracy": metrics.accuracy(logits, labels), "ece": metrics.ece(logits, labels)}
+        yield row | ({"ece_scaled": metrics.ece(logits / temperature[name], labels)} if temperature else {})

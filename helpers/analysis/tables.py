@@ -164,15 +164,11 @@ def within_pair(prediction: Prediction, labels: np.ndarray, pair: tuple, each: i
     return np.array(found, dtype=int)
 
 
-def calibration(before: dict[str, dict], after: dict[str, dict], temperature: dict) -> pd.DataFrame:
-    """Scores of calibration, two rows a network: as trained, and after the temperature."""
-    shown = {"ece": "ECE", "ece_floor": "floor", "classwise_ece": "classwise ECE", "nll": "loss"}
-    shown |= {"brier": "Brier", "wrong_above_90": "wrong above 0.9", "wrong_above_99": "above 0.99"}
-    rows = {}
-    for network in before:
-        rows[f"{network}, as trained"] = before[network]
-        rows[f"{network}, T = {temperature[network]:.2f}"] = after[network]
-    return pd.DataFrame(rows).T[list(shown)].rename(columns=shown)
+def calibration(versions: dict[str, dict]) -> pd.DataFrame:
+    """Scores of calibration, a row a version of a network; versions: {title: metrics.summary}."""
+    shown = {"ece": "ECE", "ece_floor": "floor", "ece_limit": "limit", "classwise_ece": "classwise ECE", "nll": "loss"}
+    shown |= {"brier": "Brier", "wrong_above_90": "wrong above 0.9", "expected_above_90": "expected"}
+    return pd.DataFrame(versions).T[list(shown)].rename(columns=shown)
 
 
 def abstaining(predictions: dict[str, Prediction], labels: np.ndarray) -> pd.DataFrame:
@@ -190,7 +186,28 @@ def abstaining(predictions: dict[str, Prediction], labels: np.ndarray) -> pd.Dat
 def under_harm(corrupted: pd.DataFrame) -> pd.DataFrame:
     """Rows of robustness.under_corruption as means over severities 1 to 5: index network and corruption."""
     harmed = corrupted[corrupted["severity"] > 0]
-    return harmed.groupby(["network", "corruption"])[["accuracy", "ece"]].mean()
+    return harmed.groupby(["network", "corruption"])[["accuracy", "ece", "ece_scaled"]].mean()
+
+
+def costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of decisions.compare as text."""
+    change = [f"{row.change:+.3f} [{row.change_low:+.3f}, {row.change_high:+.3f}]" for row in rows.itertuples()]
+    shown = {
+        "on validation": rows["validation"].map("{:.3f}".format),
+        "on test": rows["test"].map("{:.3f}".format),
+        "change": ["", *change[1:]],
+        "animals as vehicles": rows["animals as vehicles"].map("{:.0f}".format),
+        "accuracy": rows["accuracy"].map("{:.1%}".format),
+    }
+    return pd.DataFrame(shown, rows.index).rename_axis("answer")
+
+
+def shifts(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of robustness.under_shifts as text, in percent: mean (lowest to highest direction), a column a network."""
+    groups = (100 * rows.set_index(["pixels", "margins", "network"])["accuracy"]).groupby(level=[0, 1, 2], sort=False)
+    cells = groups.agg(lambda found: f"{found.mean():.1f} ({found.min():.1f} to {found.max():.1f})").unstack("network")
+    titles = [f"{pixels} pixels, {margins} margins" for pixels, margins in cells.index]
+    return cells.set_axis(titles).rename_axis("shifted by").rename_axis(None, axis=1)
 
 
 def stages(probes: dict[str, dict]) -> pd.DataFrame:

@@ -22,7 +22,8 @@ BOOTSTRAP_TOLERANCE = 0.2  # of the width of an interval: the draws of another N
 P_VALUE_DECADES = 3  # as far as three images move it
 
 EXACT = ("settings", "runs", "data")  # sections of what was stored, not computed
-SMALL = ("probe", "mistakes", "cues", "corruptions")  # sections about few images
+# Sections about few images, and mean costs, to which one image adds up to ten.
+SMALL = ("probe", "mistakes", "cues", "corruptions", "shifts", "rotations", "harms", "costs")
 ELSEWHERE = ("device", "train_minutes")  # settings that say where to run, not what
 
 

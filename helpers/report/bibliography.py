@@ -28,10 +28,11 @@ def load(path=REFS):
 
 
 def _work(item):
-    families = [author["family"] for author in item["author"]]
+    families = [author.get("family") or author["literal"] for author in item["author"]]
     year = item["issued"]["date-parts"][0][0]
     cited = " and ".join(families) if len(families) <= 2 else f"{families[0]} et al."
-    names = [f"{a['family']}, {_initials(a['given'])}" for a in item["author"]]
+    initials = [_initials(author.get("given", "")) for author in item["author"]]
+    names = [", ".join(filter(None, name)) for name in zip(families, initials, strict=True)]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return Work(cited, year, f"{listed} ({year}). {_plain(item['title'])}. {_published(item)}")
 
@@ -41,6 +42,7 @@ def _published(item):
     volume = item.get("volume", "") + (f"({item['issue']})" if "issue" in item else "")
     parts = [where, volume, item.get("page", "").replace("-", "–")]
     link = f" [doi:{item['DOI']}](https://doi.org/{item['DOI']})" if "DOI" in item else ""
+    link = link or (f" [{item['URL'].removeprefix('https://')}]({item['URL']})" if "URL" in item else "")
     return ", ".join(part for part in parts if part) + "." + link
 
 

@@ -28,7 +28,9 @@ NAMES = [
 ]
 NOISE = NAMES[:3]
 EVERY = {name: lambda x, name=name: corrupt(x, name, 3) for name in NAMES} | {
+    "band_noise": lambda x: corruptions.band_noise(x, 4, 8, 0.06),
     "grey": corruptions.grey,
+    "move_tiles": lambda x: corruptions.move_tiles(x, 4, 0),
     "patch_shuffle": lambda x: corruptions.patch_shuffle(x, 4, 0),
     "rotate": lambda x: corruptions.rotate(x, 20),
     "shift": lambda x: corruptions.shift(x, 3, -2),
@@ -208,12 +210,27 @@ def test_other_arguments_are_refused(images):
     for grid in (0, 3, 5, 64, -4):
         with pytest.raises(ValueError, match=f"^The grid must divide 32 .* not {grid}"):
             corruptions.patch_shuffle(images, grid)
+        with pytest.raises(ValueError, match=f"^The grid must divide 32 .* not {grid}"):
+            corruptions.move_tiles(images, grid)
+    with pytest.raises(ValueError, match="^No frequency has a radius from 23 to 24"):
+        corruptions.band_noise(images, 23, 24, 0.06)
     for side in (-1, 33, 1.5):
         with pytest.raises(ValueError, match=f"^The side must be a whole number of pixels from 0 to 32, not {side}"):
             corruptions.occlude(images, side)
     for call in (lambda: corruptions.rotate(images, np.nan), lambda: corruptions.shift(images, 1, np.inf)):
         with pytest.raises(ValueError, match="^Degrees and pixels must be finite numbers"):
             call()
+
+
+@pytest.mark.parametrize("low, high", [(0, 4), (4, 8), (8, 12), (12, 16)])
+def test_band_noise_has_its_power_and_no_other_frequencies(low, high):
+    noise = corruptions.band_noise(flat(128, 20), low, high, 0.06, seed=1) / 255 - 128 / 255
+    assert np.sqrt((noise**2).mean(axis=(1, 2, 3))) == pytest.approx(np.full(20, 0.06), rel=0.01)
+    power = np.abs(np.fft.fft2(noise, axes=(1, 2))) ** 2
+    y, x = np.meshgrid(*[np.minimum(np.arange(32), 32 - np.arange(32))] * 2, indexing="ij")
+    inside = (low**2 <= x**2 + y**2) & (x**2 + y**2 < high**2)
+    assert power[:, inside].sum() > 0.99 * power.sum()  # rounding to bytes puts a little elsewhere
+    assert not np.array_equal(noise[0], noise[1])
 
 
 # ---------------------------------------------------------------- probes
@@ -248,6 +265,23 @@ def test_patch_shuffle_draws_every_order_for_each_image(noise_image):
     assert not np.array_equal(corruptions.patch_shuffle(same, 2, seed=4), shuffled)
 
 
+def test_move_tiles_keeps_neighbours_and_reaches_every_place(noise_image):
+    same = np.repeat(noise_image[:1], 400, axis=0)
+    moved = corruptions.move_tiles(same, 4, seed=3)
+    rolled = {np.roll(same[0], (dy, dx), axis=(0, 1)).tobytes() for dy in range(0, 32, 8) for dx in range(0, 32, 8)}
+    found, counts = np.unique([image.tobytes() for image in moved], return_counts=True)
+    assert set(found) == rolled and counts.min() > 8  # 25 expected
+    assert np.array_equal(corruptions.move_tiles(same, 4, seed=3), moved)
+
+
+def test_rotate_by_the_nearest_pixel_makes_no_new_colours(images):
+    turned = corruptions.rotate(images, 10, "nearest")
+    assert not np.array_equal(turned, images)
+    for before, after in zip(images, turned, strict=True):
+        colours = {tuple(pixel) for pixel in before.reshape(-1, 3)} | {(0, 0, 0)}
+        assert {tuple(pixel) for pixel in after.reshape(-1, 3)} <= colours
+
+
 def test_rotate_equals_numpy_and_scipy(images):
     assert np.array_equal(corruptions.rotate(images, 0), images)
     assert np.array_equal(corruptions.rotate(images, 90), np.rot90(images, 1, axes=(1, 2)))  # counter-clockwise
@@ -268,6 +302,12 @@ def test_shift_moves_by_exact_pixels(images):
         assert np.array_equal(corruptions.shift(images, dx, dy), expected)
     between = (images[:, :, :-1].astype(float) + images[:, :, 1:]) / 2
     assert np.abs(corruptions.shift(images, 0.5, 0)[:, :, 1:] - between).max() < 0.51
+
+
+def test_shift_reflects_its_margins(images):
+    shifted = corruptions.shift(images, 3, -5, "reflected")
+    expected = np.pad(images, ((0, 0), (0, 5), (3, 0), (0, 0)), mode="symmetric")[:, 5:, :32]
+    assert np.array_equal(shifted, expected)
 
 
 @pytest.mark.parametrize("side", [1, 8, 31, 32])

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 
 from helpers.analysis import effects
 
@@ -35,3 +36,40 @@ def test_changes_stand_beside_their_yardstick():
     assert table.loc["all"].tolist() == ["71.0 ± 1.0", ""]
     assert table.loc["less of it", "accuracy (%)"] == "61.0 ± 1.0"
     assert table.loc["less of it", "change of accuracy"].startswith("-10.0 [-1")
+
+
+def test_each_interval_is_welchs_of_its_own_groups():
+    rows = pd.DataFrame({"key": np.repeat(["recipe", "steady", "unsteady"], 3)})
+    rows["score"] = [0.70, 0.71, 0.72, 0.60, 0.61, 0.62, 0.50, 0.60, 0.70]
+    found = effects.against(rows, "recipe", "score")
+    # By hand: both deviations 0.01, so 4 degrees of freedom.
+    reach = scipy.stats.t.ppf(0.975, 4) * 0.01 * (2 / 3) ** 0.5
+    assert found.loc["steady"].tolist() == pytest.approx([-0.1, -0.1 - reach, -0.1 + reach])
+    assert found.loc["unsteady", "high"] > 0
+
+
+def test_pairs_of_seeds_are_compared_seed_by_seed():
+    rows = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1.0, 1.0, 1.1]}, index=[0, 1, 2])
+    others = pd.DataFrame({"a": [3.5, 1.9, 1.1, 9.0], "b": [0.1, 0.0, 0.1, 5.0]}, index=[2, 1, 0, 3])
+    found = effects.paired(rows, others)
+    d = np.array([1 - 1.1, 2 - 1.9, 3 - 3.5])
+    reach = scipy.stats.t.ppf(0.975, 2) * d.std(ddof=1) / 3**0.5
+    assert found.loc["a"].tolist() == pytest.approx([d.mean(), d.mean() - reach, d.mean() + reach])
+    assert found.loc["b", "low"] < found.loc["b", "difference"] == pytest.approx(2.9 / 3)
+
+
+def test_what_lies_on_the_line_is_no_excess():
+    rows = pd.DataFrame({"x": [0.0, 1, 2, 3], "y": [0.0, 2.1, 3.9, 6]})
+    found = effects.off_the_line(rows, pd.DataFrame({"x": [4.0], "y": [8.0]}), "x", "y")
+    assert found["low"] < 0 < found["high"] and abs(found["difference"]) < 0.1
+    beyond = effects.off_the_line(rows, pd.DataFrame({"x": [4.0], "y": [12.0]}), "x", "y")
+    assert beyond["low"] > 0 and beyond["difference"] == pytest.approx(found["difference"] + 4)
+    nearer = effects.off_the_line(rows, pd.DataFrame({"x": [1.5], "y": [3.0]}), "x", "y")
+    assert nearer["high"] - nearer["low"] < found["high"] - found["low"]
+
+
+def test_few_seeds_say_little():
+    # t with 4 and with 2 degrees of freedom; chi-squared from a table: 11.143 and 0.484 for 4
+    assert effects.beyond_chance(1.0, 5) == pytest.approx(2**0.5 * 2.776, abs=1e-3)
+    assert effects.beyond_chance(1.0, 3) == pytest.approx(2**0.5 * 4.303, abs=1e-3)
+    assert effects.deviation_interval(1.0, 5) == pytest.approx(((4 / 11.143) ** 0.5, (4 / 0.48442) ** 0.5), abs=1e-3)

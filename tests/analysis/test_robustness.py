@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import metrics, models
 from helpers.analysis import corruptions, explain, robustness
@@ -16,11 +17,12 @@ def networks():
 
 def test_every_corruption_at_every_severity(networks, sample):
     part = first(sample[0], 20)
-    table = robustness.under_corruption(networks, part)
+    table = robustness.under_corruption(networks, part, {"BaselineNet": 1.0, "ImprovedNet": 0.5})
     assert len(table) == 2 * 9 * 6 and table.groupby(["corruption", "severity"]).size().eq(2).all()
     row = table.query("network == 'ImprovedNet' and corruption == 'contrast' and severity == 5").iloc[0]
     logits = infer(networks["ImprovedNet"], corruptions.corrupt(part.images, "contrast", 5)).logits
     assert row["accuracy"] == metrics.accuracy(logits, part.labels) and row["ece"] == metrics.ece(logits, part.labels)
+    assert row["ece_scaled"] == metrics.ece(logits / 0.5, part.labels) != row["ece"]
     clean = table.query("severity == 0").groupby("network")["accuracy"]
     assert (clean.nunique() == 1).all()
 
@@ -35,6 +37,57 @@ def test_every_cue(networks, sample):
     row = table.query("network == 'BaselineNet' and cue == 'place_8'").iloc[0]
     logits = infer(networks["BaselineNet"], corruptions.shift(part.images, 8, 8)).logits
     assert row["ece"] == metrics.ece(logits, part.labels)
+
+
+def test_every_direction_with_both_margins(networks, sample):
+    part = first(sample[0], 12)
+    table = robustness.under_shifts(networks, part)
+    assert len(table) == 2 * 2 * 2 * 4 and not table.duplicated().any()
+    row = table.query("network == 'BaselineNet' and pixels == 8 and margins == 'reflected'").set_index("direction")
+    logits = infer(networks["BaselineNet"], corruptions.shift(part.images, -8, 8, "reflected")).logits
+    assert row.loc["left and down", "accuracy"] == metrics.accuracy(logits, part.labels)
+
+
+def test_rotations_stand_beside_the_half_pixel(networks, sample):
+    part = first(sample[0], 12)
+    table = robustness.under_rotation(networks, part)
+    assert list(table.columns) == list(networks) and table.index[0] == "as they are"
+    logits = infer(networks["ImprovedNet"], corruptions.shift(part.images, 0.5, 0.5)).logits
+    half = table.loc["moved by half a pixel, bilinear", "ImprovedNet"]
+    assert half == metrics.accuracy(logits, part.labels)
+
+
+def test_shape_against_place(networks, sample):
+    part = first(sample[0], 12)
+    right = robustness.shape_against_place(networks, part)
+    assert list(right) == ["nothing", "shuffled", "moved"]
+    for change, images in (("nothing", part.images), ("moved", corruptions.move_tiles(part.images, 4))):
+        for name, model in networks.items():
+            assert (right[change][name] == (infer(model, images).labels == part.labels)).all()
+
+
+def test_renewed_statistics_are_those_of_the_images(networks, sample):
+    images, model = sample[0].images[:30], networks["ImprovedNet"]
+    state, draw = model.state_dict(), torch.get_rng_state()
+    adapted = robustness.renewed(model, images, batch_size=30)
+    assert (torch.get_rng_state() == draw).all() and not adapted.training
+    maps = model[0](robustness.normalise(robustness.to_unit(torch.tensor(images))))
+    torch.testing.assert_close(adapted[1].running_mean, maps.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(adapted[1].running_var, maps.var(dim=(0, 2, 3)), rtol=1e-3, atol=1e-5)
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert not torch.equal(adapted[1].running_mean, model[1].running_mean)
+    plain = networks["BaselineNet"]
+    assert (infer(robustness.renewed(plain, images), images).logits == infer(plain, images).logits).all()
+
+
+def test_statistics_are_renewed_from_images_that_are_not_scored(networks, sample):
+    part = first(sample[0], 20)
+    table = robustness.with_renewed_statistics(networks, part, "ImprovedNet")
+    assert list(table.columns) == ["BaselineNet", "ImprovedNet", "renewed"] and len(table) == 1 + 4 + 9
+    harmed = corruptions.corrupt(part.images, "contrast", 5)
+    adapted = robustness.renewed(networks["ImprovedNet"], harmed[10:])
+    logits = infer(adapted, harmed[:10]).logits
+    assert table.loc["contrast", "renewed"] == metrics.accuracy(logits, part.labels[:10])
 
 
 def test_features_are_those_after_each_pooling(networks, sample):

@@ -1,0 +1,35 @@
+"""Deciding by cost."""
+
+import numpy as np
+import pytest
+
+from helpers.analysis import decisions
+from helpers.config import CLASSES
+
+CAT, CAR = CLASSES.index("cat"), CLASSES.index("automobile")
+
+
+def probabilities(*pairs):
+    """Probabilities (n, 10) of an automobile and a cat, nothing else."""
+    p = np.zeros((len(pairs), 10))
+    p[:, [CAR, CAT]] = pairs
+    return p
+
+
+def test_costs_are_heavy_in_one_direction():
+    costs = decisions.costs()
+    assert costs[CAR, CAT] == decisions.HEAVY and costs[CAT, CAR] == 1 and (np.diag(costs) == 0).all()
+    assert (costs == decisions.HEAVY).sum() == 4 * 6 and costs[CAT, CLASSES.index("dog")] == 1
+
+
+def test_trial_scores_both_parts_and_counts_what_is_dear():
+    p = probabilities((0.8, 0.2), (0.99, 0.01), (0.3, 0.7), (0.8, 0.2))
+    labels = np.array([CAT, CAR, CAT, CAR])
+    table = decisions.compare({"as it is": (p[:2], p)}, (labels[:2], labels))
+    usual, ours = table.iloc[0], table.loc["least cost, as it is"]
+    assert usual["validation"] == 5 and ours["validation"] == 0  # the cat taken for a car
+    assert usual["test"] == 10 / 4 and ours["test"] == 1 / 4  # the last car is taken for a cat
+    assert ours["change"] == pytest.approx(-9 / 4) and ours["change_low"] < ours["change"] < ours["change_high"]
+    assert usual["animals as vehicles"] == 1 and ours["animals as vehicles"] == 0
+    assert usual["accuracy"] == ours["accuracy"] == 3 / 4
+    assert usual["change"] == usual["change_low"] == usual["change_high"] == 0
