@@ -274,7 +274,7 @@
       if (threshold >= x.low) axes.push(line(across(threshold), top, across(threshold), height - bottom, "threshold"));
       svg.replaceChildren(...axes, ...series.map(({ colour, values, dots }, i) =>
         element("svg:g", { class: `series s${i}`, style: `--colour: ${colour}` },
-          element("svg:path", { d: `M${values.map(([a, b]) => `${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join("L")}` }),
+          element("svg:path", { d: values.map(([a, b], k) => `${k ? "L" : "M"}${across(a).toFixed(1)} ${up(b).toFixed(1)}`).join("") }),
           ...dots.map(([a, b]) => element("svg:circle", { cx: across(a), cy: up(b), r: 3.5 })))));
       svg.setAttribute("aria-label", `${title}. ${message}`);
     }

@@ -15,10 +15,10 @@ from helpers.inference import Prediction
 from helpers.report import explorer
 
 
-def predicted(labels, seed, spread=4.0):
-    """A prediction of ten classes that is right on most of the labels."""
+def predicted(labels, seed, scale=1.0):
+    """A prediction of ten classes that is right on most of the labels, and the less sure the smaller its scale."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(0, 2, (len(labels), 10)) + spread * np.eye(10)[labels]
+    logits = scale * (rng.normal(0, 2, (len(labels), 10)) + 4 * np.eye(10)[labels])
     probabilities = metrics.softmax(logits)
     return Prediction(logits, probabilities, probabilities.argmax(1), probabilities.max(1))
 
