@@ -1,34 +1,40 @@
 """Figures: arrays in, one figure out. Nothing here trains or loads.
 
-Widths are true size: at most 6.4 in, the text width of the report, with no text below 7 pt.
+Widths are true size: at most 6.6 in, the text width of the report, with no text below 8 pt. Text stays text in the SVG,
+so that it can be searched in the report.
 """
 
 import base64
 import io
 import itertools
+import logging
 
 import matplotlib
 import numpy as np
 import seaborn
 from IPython.display import display
+from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
 
-from helpers.config import CLASSES
+from helpers.config import CLASSES, ROOT
 
-WIDTH = 6.4  # inches
+WIDTH = 6.6  # inches
 FEW = 20  # images: a share of fewer says little
 INK, MUTED, WRONG, TRUE = "#222222", "#666666", "#B2182B", "#009E73"
 # Okabe and Ito: safe for colour-blind readers.
 NETWORK_COLOURS = {"BaselineNet": "#D55E00", "ImprovedNet": "#0072B2", "FastNet": "#009E73"}
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", INK)
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # that the Chinese font has no bold is no news
 matplotlib.rcdefaults()  # a matplotlibrc of the user's must not change the report, or stop it for want of LaTeX
+font_manager.fontManager.addfont(ROOT / "helpers/report/fonts/NotoSansCJK-subset.otf")
 matplotlib.rcParams.update(
     {
-        "font.family": "DejaVu Sans",  # comes with matplotlib, so figures look the same everywhere
+        # The first comes with matplotlib, so figures look the same everywhere; the second is for Chinese and the like.
+        "font.family": ["DejaVu Sans", "Noto Sans CJK SC", "sans-serif"],
         "font.size": 9,
         "axes.titlesize": 9,
         "axes.labelsize": 9,
@@ -50,14 +56,14 @@ matplotlib.rcParams.update(
         "lines.linewidth": 1.4,
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
-        "svg.fonttype": "path",
+        "svg.fonttype": "none",
         "svg.hashsalt": "cifar10-report",  # the same figure gives the same bytes
     }
 )
 
 
 class Chart(Figure):
-    """A figure that shows itself in a notebook as one output: PNG at 200 dpi and, unless `raster` (images), SVG.
+    """A figure that shows itself in a notebook as one output: PNG at 200 dpi and SVG.
 
     The report takes the SVG. JupyterLab shows none in a notebook that it has not run itself, and takes the PNG. What
     the figure shows is also in words, `says`, which the report adds to the text for those who do not see it.
@@ -65,25 +71,21 @@ class Chart(Figure):
 
     says = ""
 
-    def __init__(self, width, height, raster=False):
+    def __init__(self, width, height):
         super().__init__(figsize=(width, height), dpi=200, layout="constrained")
         FigureCanvasAgg(self)  # a canvas of its own: pyplot, and with it the notebook's backend, is never asked
-        self.raster = raster
 
-    def render(self, kind=None):
-        """The bytes of the "svg" or "png" file, by default of what the report takes; the same bytes each time."""
+    def render(self, kind="svg"):
+        """The bytes of the "svg" or "png" file, the same each time."""
         self.draw_without_rendering()
         self.set_layout_engine("none")  # arranged once: a second arrangement would start from the first and differ
         file = io.BytesIO()
-        kind = kind or ("png" if self.raster else "svg")
         self.savefig(file, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
         return file.getvalue()
 
     def _ipython_display_(self):
         width, height = self.get_size_inches()
-        shown = {"image/png": base64.b64encode(self.render("png")).decode()}
-        if not self.raster:
-            shown["image/svg+xml"] = self.render("svg").decode()
+        shown = {"image/png": base64.b64encode(self.render("png")).decode(), "image/svg+xml": self.render().decode()}
         true_size = {mime: {"width": round(96 * width)} for mime in shown}  # in CSS pixels, or it looks twice as large
         plain = f"Chart of {width:.1f} by {height:.1f} inches"
         display({**shown, "text/plain": plain}, raw=True, metadata={**true_size, "alt": self.says})
@@ -110,8 +112,11 @@ def _images(images):
     return images
 
 
-def _mosaic(rows, tile, labels=()):
-    """A chart of rows of images, each (n, h, w, 3) floats in 0..1 with n as it may be, in tiles of `tile` inches."""
+def _mosaic(rows, tile, labels=(), titles=()):
+    """A chart of rows of images, each (n, h, w, 3) floats in 0..1 with n as it may be, in tiles of `tile` inches.
+
+    labels: of the rows, on their left; titles: of the columns, above them.
+    """
     height, width = rows[0].shape[1:3]
     gap = max(1, height // 16)
     columns = max(len(row) for row in rows)
@@ -121,13 +126,15 @@ def _mosaic(rows, tile, labels=()):
             top, left = i * (height + gap), j * (width + gap)
             canvas[top : top + height, left : left + width] = image
     label_width = 0.07 * max(map(len, labels), default=0)
-    chart = Chart(label_width + tile * columns + 0.15, tile * len(rows) + 0.1, raster=True)
+    title_height = 0.15 * max((title.count("\n") + 1 for title in titles), default=0)
+    chart = Chart(label_width + tile * columns + 0.15, tile * len(rows) + 0.1 + title_height)
     ax = chart.subplots()
     ax.imshow(canvas, interpolation="nearest")
-    ax.set_anchor("E")  # spare width goes to the labels
+    ax.set_anchor("SE")  # spare room goes to labels and titles
     ax.grid(False)
     ax.spines[:].set_visible(False)
-    ax.set_xticks([])
+    ax.xaxis.tick_top()
+    ax.set_xticks([j * (width + gap) + width / 2 for j in range(len(titles))], titles)
     ax.set_yticks([i * (height + gap) + height / 2 for i in range(len(labels))], labels)
     ax.tick_params(length=0)
     return chart
@@ -160,10 +167,10 @@ def class_examples(images, labels, per_class=8):
     return _mosaic(np.split(shown, np.cumsum([len(first) for first in firsts])[:-1]), 0.27, CLASSES)
 
 
-def augmentations(rows):
-    """One row an operation: rows maps its name to (n, h, w, 3) images, uint8 or floats in 0..1, the same n in each."""
-    tile = min(0.55, (WIDTH - 1.5) / max(len(images) for images in rows.values()))
-    return _mosaic([_images(images) for images in rows.values()], tile, list(rows))
+def augmentations(columns):
+    """One column an operation: columns maps its name to (n, h, w, 3) images, uint8 or floats in 0..1, n in each."""
+    rows = [np.stack(row) for row in zip(*map(_images, columns.values()), strict=True)]
+    return _mosaic(rows, min(0.9, (WIDTH - 0.15) / len(columns)), titles=list(columns))
 
 
 def channel_histograms(images):
@@ -328,48 +335,57 @@ def convolution(image, corner, patch, kernel, bias):
     return chart
 
 
-def _in_training_only(box):
-    return box[2:] == ("training",)
-
-
-def flowchart(rows):
+def flowchart(rows, loop):
     """Boxes in rows, joined by arrows from left to right and from the end of a row to the start of the next.
 
-    rows: lists of (title, text) or, of what takes part in training only, (title, text, "training"): a dashed box. A
-    row that begins with such a box branches off from the box above it; one within a row is also passed by.
+    rows: lists of (title, text, flags...). The flag "new" fills a box, the flag "training" dashes the border of what
+    takes part in training only. A row that begins with such a box branches off from the box above it; one within a
+    row is also passed by. loop: the title of the box from which an arrow leads back to the first one, and its label.
     """
-    chart = Chart(WIDTH, 0.72 * len(rows))
+    chart = Chart(WIDTH, 0.75 * len(rows) + 0.1)
     ax = chart.subplots()
-    ax.set(xlim=(0, max(map(len, rows))), ylim=(len(rows), 0))
+    ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
-    arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.1, "shrinkA": 0, "shrinkB": 0}
+    line = {"color": MUTED, "linewidth": 1.1}
+    arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
     for i, row in enumerate(rows):
-        for j, (title, text, *_) in enumerate(row):
-            training = _in_training_only(row[j])
-            box = FancyBboxPatch(
-                (j + 0.1, i + 0.14),
-                0.8,
-                0.72,
-                boxstyle="round,pad=0,rounding_size=0.05",
-                linewidth=1.1,
-                facecolor="#FFF4E5" if training else "#EAF2FA",
-                linestyle="--" if training else "-",
-                edgecolor="#B36B00" if training else NETWORK_COLOURS["ImprovedNet"],
-            )
-            ax.add_patch(box)
-            ax.text(j + 0.5, i + 0.32, title, ha="center", va="center", weight="bold", fontsize=8.5)
-            ax.text(j + 0.5, i + 0.62, text, ha="center", va="center", fontsize=7.5, linespacing=1.25)
+        for j, (title, text, *flags) in enumerate(row):
+            _box(ax, (j + 0.1, i + 0.14), title, text, flags)
             if j + 1 < len(row):
                 ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
-            if training and 0 < j < len(row) - 1 and not _in_training_only(row[0]):
-                ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.14, i + 0.03, i + 0.03], color=MUTED, linewidth=1.1)
+            if "training" in flags and 0 < j < len(row) - 1 and "training" not in row[0]:
+                ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.14, i + 0.03, i + 0.03], **line)
                 ax.annotate("", (j + 1.5, i + 0.14), (j + 1.5, i + 0.03), arrowprops=arrow)
+            if title == loop[0]:
+                below = len(rows) + 0.04
+                ax.plot([j + 0.5, j + 0.5, -0.02, -0.02], [i + 0.86, below, below, 0.5], linestyle="--", **line)
+                ax.annotate("", (0.1, 0.5), (-0.02, 0.5), arrowprops=arrow)
+                ax.text(-0.08, len(rows) / 2, loop[1], rotation=90, ha="center", va="center", fontsize=8)
         if i + 1 < len(rows):  # down, back to the left, and down again
-            x = 0.5 if _in_training_only(rows[i + 1][0]) else len(row) - 0.5
-            ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], color=MUTED, linewidth=1.1)
+            x = 0.5 if "training" in rows[i + 1][0] else len(row) - 0.5
+            ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], **line)
             ax.annotate("", (0.5, i + 1.14), (0.5, i + 1), arrowprops=arrow)
     chart.says = _listed(" → ".join(title for title, *_ in row) for row in rows)
     return chart
+
+
+def _box(ax, corner, title, text, flags):
+    """A box of a flow chart, 0.8 by 0.72 units."""
+    new = "new" in flags
+    box = FancyBboxPatch(
+        corner,
+        0.8,
+        0.72,
+        boxstyle="round,pad=0,rounding_size=0.05",
+        linewidth=1.1,
+        facecolor="#CFE3F5" if new else "white",
+        linestyle="--" if "training" in flags else "-",
+        edgecolor=NETWORK_COLOURS["ImprovedNet"] if new else MUTED,
+    )
+    ax.add_patch(box)
+    x, y = corner
+    ax.text(x + 0.4, y + 0.17, title, ha="center", va="center", weight="bold", fontsize=8.5)
+    ax.text(x + 0.4, y + 0.48, text, ha="center", va="center", fontsize=8, linespacing=1.2)
 
 
 # ---------------------------------------------------------------- evaluation
@@ -398,7 +414,7 @@ def confusion(matrices):
             square=True,
             annot=text,
             fmt="",
-            annot_kws={"fontsize": 7},
+            annot_kws={"fontsize": 8},
             linewidths=0.5,
             linecolor="#E4E4E4",
         )
@@ -435,7 +451,7 @@ def per_class_f1(tables):
     for y in range(len(order)):
         for score, offset, side in ((scores[:, y].min(), -7, "right"), (scores[:, y].max(), 7, "left")):
             ax.annotate(
-                f"{score:.2f}", (score, y), (offset, 0), textcoords="offset points", ha=side, va="center", fontsize=7.5
+                f"{score:.2f}", (score, y), (offset, 0), textcoords="offset points", ha=side, va="center", fontsize=8
             )
             if len(tables) == 1:
                 break
@@ -451,24 +467,31 @@ def per_class_f1(tables):
     return chart
 
 
-def gallery(images, true, predicted, confidence, columns=6):
+def gallery(images, true, predicted, confidence, columns=6, titles=()):
     """Images with class and confidence; where the prediction is wrong, in red and framed, true → predicted class.
 
-    images (n, h, w, 3), uint8 or floats in 0..1; true and predicted (n,) int; confidence (n,) in 0..1.
+    images (n, h, w, 3), uint8 or floats in 0..1; true and predicted (n,) int; confidence (n,) in 0..1; titles: one
+    above each row.
     """
     images = _images(images)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     tile = min(WIDTH / columns, WIDTH / 6)
-    narrow = columns > 6  # "automobile 99.9%" needs two lines
-    lines = 3 if narrow and np.any(np.not_equal(true, predicted)) else 2
-    chart = Chart(tile * columns, (0.8 * tile + 0.14 + 0.12 * lines) * rows, raster=True)
-    axes, between = chart.subplots(rows, columns, squeeze=False).ravel(), "\n" if narrow else " "
-    for ax, image, y, k, p in zip(axes, images, true, predicted, confidence, strict=False):
+    narrow = columns > 6
+    names = ["auto" if name == "automobile" and columns > 8 else name for name in CLASSES]
+    lines = (3 if narrow and np.any(np.not_equal(true, predicted)) else 2) + bool(titles)
+    chart = Chart(tile * columns, (0.82 * tile + 0.14 + 0.13 * lines) * rows)
+    axes = chart.subplots(rows, columns, squeeze=False).ravel()
+    for i, (ax, image, y, k, p) in enumerate(zip(axes, images, true, predicted, confidence, strict=False)):
         ax.imshow(image, interpolation="nearest")
         share = ">99.9%" if p >= 0.9995 else f"{p:.1%}"
-        title = f"{CLASSES[y]}\n{share}" if y == k else f"{CLASSES[y]} →\n{CLASSES[k]}{between}{share}"
-        ax.set_title(title, fontsize=7 if narrow else 7.5, linespacing=1.15, pad=3)
+        answer = f"{names[y]}\n→{names[k]}\n{share}" if narrow else f"{names[y]} →\n{names[k]} {share}"
+        label = f"{names[y]}\n{share}" if y == k else answer
+        if titles and i % columns == 0:
+            above = {"xytext": (0, 9.2 * label.count("\n") + 14), "textcoords": "offset points"}
+            title = ax.annotate(titles[i // columns], (0, 1), xycoords="axes fraction", weight="bold", **above)
+            title.set_in_layout(False)  # the empty line above the label keeps its place; it may be wider than a tile
+        ax.set_title(("\n" if titles else "") + label, fontsize=8, linespacing=1.15, pad=3)
         ax.title.set_color(INK if y == k else WRONG)
         ax.spines[:].set(visible=y != k, color=WRONG, linewidth=1.5)
         ax.grid(False)
@@ -490,13 +513,13 @@ def gallery_of(part, prediction, chosen, columns=6):
 
 
 def galleries(part, predictions, chosen, columns):
-    """Galleries of several networks as rows of one: predictions and chosen indices by network."""
+    """Galleries with titles as rows of one: predictions and the indices of as many images as columns, by title."""
     parts = [
         (part.images[chosen[name]], part.labels[chosen[name]], p.labels[chosen[name]], p.confidence[chosen[name]])
         for name, p in predictions.items()
     ]
     images, true, predicted, confidence = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return gallery(images, true, predicted, confidence, columns)
+    return gallery(images, true, predicted, confidence, columns, list(predictions))
 
 
 def probabilities(images, probabilities, labels):
@@ -507,7 +530,7 @@ def probabilities(images, probabilities, labels):
     images, probabilities = _images(images), np.asarray(probabilities)
     pairs = min(2, len(images))
     rows = -(-len(images) // pairs)
-    chart = Chart(WIDTH / 2 * pairs, 1.05 * rows, raster=True)
+    chart = Chart(WIDTH / 2 * pairs, 1.05 * rows)
     axes = chart.subplots(rows, 2 * pairs, squeeze=False, width_ratios=[1, 1.6] * pairs).reshape(-1, 2)
     for (picture, bars), image, p, y in zip(axes, images, probabilities, labels, strict=False):
         picture.imshow(image, interpolation="nearest")
@@ -518,7 +541,7 @@ def probabilities(images, probabilities, labels):
         bars.set_yticks(range(3), [CLASSES[k] for k in best])
         for i, share in enumerate(p[best]):
             text = f"{share:.1%}"
-            bars.annotate(text, (share, i), (3, 0), textcoords="offset points", va="center", fontsize=7)
+            bars.annotate(text, (share, i), (3, 0), textcoords="offset points", va="center", fontsize=8)
         bars.set(xlim=(0, 1.45), ylim=(2.6, -0.6), xticks=[])
         bars.tick_params(length=0)
         for ax in (picture, bars):
@@ -548,7 +571,7 @@ def confusion_change(before, after):
         annot=texts,
         fmt="",
         square=True,
-        annot_kws={"fontsize": 7},
+        annot_kws={"fontsize": 8},
         linewidths=0.5,
         xticklabels=CLASSES,
         yticklabels=CLASSES,
@@ -565,23 +588,25 @@ def confusion_change(before, after):
     return chart
 
 
-def corruption_curves(rows, score):
+def corruption_curves(rows, score, shown=None):
     """A score against severity: a panel of the mean over corruptions, then one a corruption; a line a network.
 
     rows: DataFrame of network, corruption, severity (0 is the images as they are) and the score, "accuracy" or "ece".
+    shown: the corruptions that have a panel, by default all; the mean is that of all.
     """
     top = 1 if score == "accuracy" else 0.5
-    names, networks = list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
-    columns = 5
-    chart, colours = Chart(WIDTH, 1.3 * -(-(len(names) + 1) // columns) + 0.2), _colours(networks)
-    axes = chart.subplots(-(-(len(names) + 1) // columns), columns, sharex=True, sharey=True, squeeze=False).ravel()
+    names, networks = shown or list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
+    columns = min(5, len(names) + 1)
+    lines = -(-(len(names) + 1) // columns)
+    chart, colours = Chart(WIDTH, 1.3 * lines + 0.5), _colours(networks)
+    axes = chart.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, name in zip(axes, ["mean of all", *names], strict=False):
         for network in networks:
             mine = rows[rows["network"] == network]
             mine = mine if name == "mean of all" else mine[mine["corruption"] == name]
             line = mine.groupby("severity")[score].mean()
             ax.plot(line.index, line, "-o", ms=2.5, color=colours[network], label=network)
-        ax.set_title(name.replace("_", " "), fontsize=8, weight="bold" if name == "mean of all" else "normal")
+        ax.set_title(name.replace("_", " "), fontsize=8.5, weight="bold" if name == "mean of all" else "normal")
         ax.set(ylim=(0, top), xticks=range(0, 6), yticks=(0, top / 2, top))
         _percent(ax.yaxis)
     for ax in axes[len(names) + 1 :]:
@@ -601,8 +626,11 @@ def corruption_curves(rows, score):
 # ---------------------------------------------------------------- confidence
 
 
-def saliency(images, maps):
-    """The images, and below them a row of heat maps over grey for each name: maps {name: (n, h, w) in 0..1}."""
+def saliency(images, maps, titles=()):
+    """The images, and below them a row of heat maps over grey for each name: maps {name: (n, h, w) in 0..1}.
+
+    titles: one above each image.
+    """
     images = _images(images)
     grey = images @ np.array([0.299, 0.587, 0.114])
     rows = [images]
@@ -610,41 +638,49 @@ def saliency(images, maps):
         colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
         rows.append(0.45 * grey[..., None] + 0.55 * colour)
     longest = max(map(len, ("image", *maps)))
-    return _mosaic(rows, min(0.5, (WIDTH - 0.15 - 0.07 * longest) / len(images)), ["image", *maps])
+    tile = min(0.95, (WIDTH - 0.15 - 0.07 * longest) / len(images))
+    return _mosaic(rows, tile, ["image", *maps], titles)
 
 
 def reliability(tables):
-    """Accuracy against confidence by bin, a column a model; below it the share of images in each bin.
+    """Accuracy minus confidence by bin of confidence, a column a model; below it the share of images in each bin.
 
-    tables maps a model to its DataFrame from metrics.reliability. On the diagonal confidence is what it promises; the
-    vertical lines are 95 % intervals. Bins of fewer than 20 images have hollow points. What follows a comma in a name
-    ("BaselineNet, T = 1.2") goes on a line of its own.
+    tables maps a name such as "BaselineNet, as trained" to its DataFrame from metrics.reliability. What precedes the
+    comma is the model; its variants share a column. At zero, confidence is what it promises. The vertical lines are
+    95 % intervals. Bins of fewer than 20 images are left out.
     """
-    chart, colours = Chart(WIDTH / max(2, len(tables)) * len(tables), 2.9), _colours(n.split(",")[0] for n in tables)
-    axes = chart.subplots(2, len(tables), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
-    for (top, bottom), (name, table) in zip(axes.T, tables.items(), strict=True):
-        width, left, colour = table["upper"] - table["lower"], table["lower"], colours[name.split(",")[0]]
-        top.bar(left, table["accuracy"], width, align="edge", color=colour, alpha=0.3, edgecolor="white")
-        top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=":")
-        top.vlines(table["confidence"], table["low"], table["high"], color=colour, linewidth=1)
-        top.plot(table["confidence"], table["accuracy"], "-", color=colour)
-        for rows, fill in ((table[table["count"] >= FEW], colour), (table[table["count"] < FEW], "white")):
-            top.plot(
-                rows["confidence"],
-                rows["accuracy"],
-                "o",
-                color=colour,
-                markerfacecolor=fill,
-                markersize=3.5,
-                clip_on=False,
-            )
-        top.set(title=name.replace(", ", "\n"), xlim=(0, 1), xticks=(0, 0.5, 1), ylim=(0, 1))
+    models = list(dict.fromkeys(name.split(",")[0] for name in tables))
+    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.9), _colours(models)
+    axes = chart.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    for name, table in tables.items():
+        model, _, variant = name.partition(", ")
+        top, bottom = axes[:, models.index(model)]
+        enough = table[table["count"] >= FEW]
+        first = not top.lines
+        style = {"color": colours[model], "alpha": 1 if first else 0.55}
+        x = enough["confidence"] + (0 if first else 0.006)  # beside each other
+        top.vlines(x, enough["low"] - enough["confidence"], enough["high"] - enough["confidence"], linewidth=1, **style)
+        mark = "-o" if first else "--s"
+        gap = enough["accuracy"] - enough["confidence"]
+        top.plot(
+            x,
+            gap,
+            mark,
+            markersize=3.5,
+            label=variant or model,
+            markerfacecolor=colours[model] if first else "white",
+            **style,
+        )
+        top.set(title=model, xlim=(0, 1), xticks=(0, 0.5, 1))
         share = table["count"] / table["count"].sum()
-        bottom.bar(left, share, width, align="edge", color=colour, alpha=0.8, edgecolor="white")
-        bottom.set(xlabel="confidence (%)", xticks=(0, 0.5, 1), xticklabels=("0", "50", "100"))
-        for axis in (top.yaxis, bottom.yaxis):
+        bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
+        bottom.set(xlabel="confidence", ylim=(0, None))
+        for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
             _percent(axis)
-    axes[0, 0].set_ylabel("accuracy")
+    for ax in axes[0]:
+        ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
+        ax.legend(loc="lower left")
+    axes[0, 0].set_ylabel("accuracy − confidence")
     axes[1, 0].set_ylabel("images")
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
     chart.says = _listed(
@@ -689,37 +725,32 @@ def risk_coverage(curves):
 # ---------------------------------------------------------------- experiments
 
 
-def trials(rows, scores, yardstick):
-    """A dot a trial and a line at the mean of each key, a panel a score.
+def effects(changes):
+    """Differences in points with their intervals, in rows sorted by the first panel, with the numbers beside them.
 
-    rows: DataFrame, one row a trial, with the columns key and title. scores: {column: title}, shares of 1. The band is
-    the mean of the key `yardstick` and, both ways, its deviation over seeds.
+    changes maps the title of a panel to a DataFrame of difference, low and high, as shares of 1; one index for all.
     """
-    titles = rows.groupby("key", sort=False)["title"].first()
-    chart = Chart(WIDTH, 0.6 + 0.2 * len(titles))
-    axes = chart.subplots(1, len(scores), sharey=True, squeeze=False)[0]
-    for ax, (score, title) in zip(axes, scores.items(), strict=True):
-        usual = rows.loc[rows["key"] == yardstick, score]
-        spread = usual.std() if len(usual) > 1 else 0
-        ax.axvspan(usual.mean() - spread, usual.mean() + spread, color="#E8EEF4", zorder=0)
-        for i, key in enumerate(titles.index):
-            values = rows.loc[rows["key"] == key, score]
-            colour = NETWORK_COLOURS["ImprovedNet"] if key == yardstick else MUTED
-            ax.plot(values, [i] * len(values), "o", ms=4, mew=0, color=colour, alpha=0.6)
-            ax.plot([values.mean()], [i], "|", ms=13, mew=2, color=colour)
-        ax.set_xlabel(title)
+    first = next(iter(changes.values()))
+    order = first["difference"].sort_values().index
+    chart = Chart(WIDTH, 0.6 + 0.22 * len(order))
+    axes = chart.subplots(1, len(changes), sharey=True, squeeze=False)[0]
+    for ax, (title, table) in zip(axes, changes.items(), strict=True):
+        points = 100 * table.loc[order].astype(float)
+        ax.axvline(0, color=MUTED, linewidth=1)
+        for y, row in enumerate(points.itertuples()):
+            shown = row.low > 0 or row.high < 0
+            colour = NETWORK_COLOURS["ImprovedNet"] if shown else MUTED
+            ax.plot([row.low, row.high], [y, y], color=colour)
+            ax.plot(row.difference, y, "o", color=colour, markersize=4.5)
+            says = f"{_signed(row.difference, 1)} [{_signed(row.low, 1)}, {_signed(row.high, 1)}]"
+            ax.annotate(says, (1.02, y), xycoords=("axes fraction", "data"), va="center", fontsize=8)
+        ax.set_title(title, loc="left")
         ax.grid(axis="y", visible=False)
-        ax.xaxis.set_major_locator(MaxNLocator(5))
-        _percent(ax.xaxis, decimals=None)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(titles)), titles)
+    axes[0].set_yticks(range(len(order)), order)
     axes[0].invert_yaxis()
-    means = rows.groupby("title")[list(scores)].mean()
-    chart.says = _listed(
-        f"{title}: from {means[score].min():.1%} ({means[score].idxmin()}) to {means[score].max():.1%} "
-        f"({means[score].idxmax()})"
-        for score, title in scores.items()
-    )
+    chart.says = _listed(f"{name}: {_signed(100 * first.loc[name, 'difference'], 1)} points" for name in order)
     return chart
 
 
@@ -768,4 +799,69 @@ def frontier(rows, cited, reference):
 
 def _beside(ax, text, at, offset, **style):
     """Write a text at an offset, in points, from a place in the data."""
-    ax.annotate(text, at, offset, textcoords="offset points", fontsize=7.5, **style)
+    ax.annotate(text, at, offset, textcoords="offset points", fontsize=8, **style)
+
+
+# ---------------------------------------------------------------- the first page
+
+
+def summary(f1, accuracy, photograph, visible, mistakes, confident):
+    """The report in one figure: F1 by class, accuracy, blind pixels, sure mistakes, confident mistakes.
+
+    f1 {network: Series by class, 0..1}; accuracy {network: (value, low, high)}; photograph (h, w, 3) and the pixels of
+    it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
+    confident {network: (mistakes as trained, mistakes after the temperature)}.
+    """
+    chart, colours = Chart(WIDTH, 3.7), _colours(f1)
+    left, right = chart.subfigures(1, 2, width_ratios=(1, 1.25))
+    _f1_by_class(left.subplots(), f1, colours)
+    top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))
+    ax = top.subplots()
+    ax.set_axis_off()
+    for i, (name, (value, low, high)) in enumerate(accuracy.items()):
+        ax.text(0.27 + 0.48 * i, 0.6, f"{value:.1%}", ha="center", fontsize=15, weight="bold", color=colours[name])
+        ax.text(0.27 + 0.48 * i, 0.1, f"{name}\n[{low:.1%}, {high:.1%}]", ha="center", va="center", fontsize=8)
+    images, true, predicted, confidence = mistakes
+    blind = np.where(visible[..., None], _images(photograph[None])[0], (0.84, 0.37, 0.0))
+    shown = [blind, *_images(images)]
+    labels = ["not seen by\nBaselineNet"]
+    for y, k, p in zip(true, predicted, confidence, strict=True):
+        labels.append(f"{CLASSES[y]}\n→{CLASSES[k]}\n{p:.0%}")
+    for ax, image, label in zip(middle.subplots(1, len(shown)), shown, labels, strict=True):
+        ax.imshow(image, interpolation="nearest")
+        ax.set_title(label, fontsize=8, linespacing=1.1, pad=3, color=INK if image is blind else WRONG)
+        ax.set_axis_off()
+    _turn(bottom.subplots(), confident, colours)
+    chart.says = _listed(
+        f"{name}: accuracy {accuracy[name][0]:.1%}, F1 from {scores.min():.2f} to {scores.max():.2f}, "
+        f"{confident[name][0]} confident mistakes as trained, {confident[name][1]} after the temperature"
+        for name, scores in f1.items()
+    )
+    return chart
+
+
+def _f1_by_class(ax, f1, colours):
+    scores = np.array([list(each) for each in f1.values()])
+    order = np.argsort(scores[0], kind="stable")
+    rows = np.arange(len(order))
+    ax.hlines(rows, *np.sort(scores[:, order], axis=0)[[0, -1]], color="#BBBBBB", linewidth=2, zorder=1)
+    for name, row in zip(f1, scores, strict=True):
+        ax.plot(row[order], rows, "o", color=colours[name], markersize=6, label=name)
+    ax.set_yticks(rows, [next(iter(f1.values())).index[k] for k in order])
+    ax.set(title="F1 by class", xlim=(None, 1))
+    ax.grid(axis="y", visible=False)
+
+
+def _turn(ax, confident, colours):
+    """The number of confident mistakes before and after, a line a network."""
+    for name, (before, after) in confident.items():
+        ax.plot([0, 1], [before, after], "-o", color=colours[name], markersize=5)
+        for x, value, side in ((0, before, "right"), (1, after, "left")):
+            text = f"{value}" if x == 0 else f"{value} {name}"
+            offset = (-6 if x == 0 else 6, 0)
+            ax.annotate(text, (x, value), offset, textcoords="offset points", ha=side, va="center", fontsize=8)
+    most = max(max(pair) for pair in confident.values())
+    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1)), xticks=(0, 1), title="mistakes with confidence above 0.9")
+    ax.set_xticklabels(["as trained", "own temperature"])
+    ax.set_yticks([])
+    ax.spines["left"].set_visible(False)

@@ -66,25 +66,27 @@ def channel_statistics(images: np.ndarray) -> pd.DataFrame:
 
 
 def each_augmentation(images: np.ndarray, cfg: TrainConfig, seed: int) -> dict[str, np.ndarray]:
-    """The images (n, 32, 32, 3) under every augmentation of a recipe, floats in 0..1, by its name.
+    """The images (n, 32, 32, 3) under every augmentation of a recipe, floats in 0..1, by its name and strength.
 
-    A rectangle is erased in each of them, whatever the probability in the recipe.
+    Each single augmentation is as strong as it can be, one way and the other in turn; only erasing is drawn, in every
+    image whatever the probability in the recipe, and the last one draws them all.
     """
     n, x = len(images), inference.to_unit(torch.tensor(images))
     still, upright = torch.zeros(n, 2), torch.zeros(n, dtype=torch.bool)
     torch.manual_seed(seed)
-    degrees = (torch.rand(n) * 2 - 1) * cfg.rotation
-    shift = torch.randint(-cfg.crop_padding, cfg.crop_padding + 1, (n, 2)).float()
+    way = 1 - 2.0 * (torch.arange(n) % 2)
+    degrees, shift, change = cfg.rotation * way, cfg.crop_padding * way[:, None].repeat(1, 2), 1 + cfg.jitter * way
+    jittered = augment.saturation(augment.contrast(augment.brightness(x, change), change), change)
     erased = augment.erase(inference.normalise(x), *augment.draw_boxes(n, 1.0, 32, "cpu"))
     coloured = augment.colour(augment.geometry(x, cfg), cfg)
     together = augment.erasing(inference.normalise(coloured), cfg)
     shown = {
         "original": x,
-        "flip": augment.warp(x, 0 * degrees, still, ~upright, cfg.interpolation),
-        "crop": augment.warp(x, 0 * degrees, shift, upright, cfg.interpolation),
-        "rotation": augment.warp(x, degrees, still, upright, cfg.interpolation),
-        "colour jitter": augment.colour(x, cfg),
-        "erasing": inference.denormalise(erased),
+        f"mirrored,\n{cfg.flip:.0%} of them": augment.warp(x, 0 * degrees, still, ~upright, cfg.interpolation),
+        f"shifted by\n≤ {cfg.crop_padding} pixels": augment.warp(x, 0 * degrees, shift, upright, cfg.interpolation),
+        f"rotated by\n≤ {cfg.rotation:g}°": augment.warp(x, degrees, still, upright, cfg.interpolation),
+        f"colours by\n≤ {cfg.jitter:.0%}": jittered,
+        f"erased,\n{cfg.erasing:.0%} of them": inference.denormalise(erased),
         "all, as drawn": inference.denormalise(together),
     }
     return {name: batch.permute(0, 2, 3, 1).numpy() for name, batch in shown.items()}

@@ -1,26 +1,43 @@
 """The fonts of the PDF, and the characters that they lack.
 
-The folder fonts/ adds Chinese, Japanese and Korean, and emoji to the fonts within typst. So the PDF is the same on
-every machine. Only for characters that all of these lack are the fonts of the machine asked.
+The folder fonts/ adds Chinese, Japanese and Korean, and emoji to the fonts within typst, and matplotlib that of the
+figures, whose text is text in the PDF too. So the PDF is the same on every machine. Only for characters that all of
+these lack are the fonts of the machine asked.
 """
 
 import re
+import shutil
+import tempfile
 import unicodedata
+from functools import cache
 from pathlib import Path
 
+import matplotlib
 import typst
 
 FOLDER = Path(__file__).with_name("fonts")
-OURS = {"font_paths": [str(FOLDER)], "ignore_system_fonts": True}
-ANY = {"font_paths": [str(FOLDER)], "ignore_system_fonts": False}
+
+
+@cache
+def _of_figures():
+    """A folder of the fonts that figures use: matplotlib's own also holds one that claims to have every character."""
+    folder = tempfile.TemporaryDirectory(prefix="fonts-")
+    for name in ("DejaVuSans.ttf", "DejaVuSans-Bold.ttf"):
+        shutil.copy(Path(matplotlib.get_data_path(), "fonts", "ttf", name), folder.name)
+    return folder  # which is removed with it
+
+
+def ours(system=False):
+    """Where typst.compile finds the fonts of the report, and those of the machine too if `system`."""
+    return {"font_paths": [str(FOLDER), _of_figures().name], "ignore_system_fonts": not system}
 
 
 def choose(text):
     """How typst.compile is to look for fonts so that it can print a text, and what it then cannot: (options, str)."""
-    if not (missing := lacking(text, OURS)):
-        return OURS, ""
-    still = lacking(missing, ANY)
-    return (OURS, missing) if still == missing else (ANY, still)
+    if not (missing := lacking(text, ours())):
+        return ours(), ""
+    still = lacking(missing, ours(system=True))
+    return ours(system=still != missing), still
 
 
 def lacking(text, options):

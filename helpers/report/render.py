@@ -19,7 +19,7 @@ from traitlets import Dict
 from traitlets.config import Config
 
 from . import ReportError, cells, explorer, fonts, layout
-from .resolve import HTML_ONLY
+from .resolve import FIRST_PAGE, HTML_ONLY, has_tag
 
 HERE = Path(__file__).resolve().parent
 # Closer to what JupyterLab reads; citations and captions are already resolved.
@@ -160,7 +160,7 @@ def join(notebooks):
 
     Behind these comes the supplement, which only the HTML shows. Their banners are left out: the templates show one.
     """
-    cells, references, supplement = [], set(), []
+    first, cells, references, supplement = [], [], set(), []
     for notebook in notebooks:
         extra = []
         for cell in notebook.cells:
@@ -169,6 +169,8 @@ def join(notebooks):
                 references.update(cell.source.split("\n\n")[1:])
             elif role.get("supplement"):
                 extra.append(cell)
+            elif has_tag(cell, FIRST_PAGE):
+                first.append(cell)
             elif not role.get("banner"):
                 cells.append(cell)
         if extra:
@@ -178,7 +180,7 @@ def join(notebooks):
         cells.append(new_markdown_cell("\n\n".join(["# References", *listed])))
     if supplement:
         cells += [_html_only(SUPPLEMENT), *supplement]
-    return new_notebook(cells=cells)
+    return new_notebook(cells=first + cells)
 
 
 def _html_only(text):

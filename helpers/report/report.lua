@@ -69,7 +69,7 @@ end
 local function read(block)
   if block.classes:includes 'markdown-text' then
     local reader = { format = 'markdown', extensions = PANDOC_READER_OPTIONS.extensions }
-    return pandoc.read(block.text, reader).blocks:walk(from_text)
+    return pandoc.read(block.text, reader, PANDOC_READER_OPTIONS).blocks:walk(from_text)
   elseif block.classes:includes 'html-text' then
     local text = block.text:gsub(' id="T_?%d[^"]*"', '')  -- pandas numbers its cells anew in each notebook
     local blocks = pandoc.read(text, 'html').blocks

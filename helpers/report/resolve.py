@@ -29,6 +29,7 @@ from . import ReportError
 KINDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "sec": "Section"}
 NUMBERED_LEVELS = 3  # deeper headings carry no number
 HTML_ONLY = "html-only"  # tag of a cell that the PDF leaves out
+FIRST_PAGE = "first-page"  # tag of the cell whose figure opens the report, and so comes first in numbers
 
 KEY = r"[A-Za-z](?:[\w:-]*\w)?"
 FENCED = r"^(?P<fence>`{3,}|~{3,})[^\n]*\n.*?^(?P=fence)[ \t]*$"
@@ -103,13 +104,13 @@ def resolve(notebooks, works):
     """
     register = Register()
     resolved = {name: clean(notebook) for name, notebook in notebooks.items()}
-    for name, notebook in resolved.items():
-        for cell in notebook.cells:
-            if cell.cell_type == "code":
-                _define_cell(cell, register, name)
-            elif cell.cell_type == "markdown":
-                cell.source = _literal_angles(cell.source)
-                _define_text(cell, register, name)
+    cells = [(name, cell) for name, notebook in resolved.items() for cell in notebook.cells]
+    for name, cell in sorted(cells, key=lambda pair: not has_tag(pair[1], FIRST_PAGE)):
+        if cell.cell_type == "code":
+            _define_cell(cell, register, name)
+        elif cell.cell_type == "markdown":
+            cell.source = _literal_angles(cell.source)
+            _define_text(cell, register, name)
     for name, notebook in resolved.items():
         cited: set[str] = set()
         for cell in notebook.cells:
@@ -133,7 +134,7 @@ def clean(notebook):
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if not has_tag(cell, "injected-parameters")]
     records = []
     for index, cell in enumerate(notebook.cells):
         cell.metadata = {"tags": cell.metadata["tags"]} if cell.metadata.get("tags") else {}
@@ -210,13 +211,14 @@ def _anchor(label):
     return f'<a id="{label}"></a>'
 
 
-def _is_extra(cell):
-    return HTML_ONLY in cell.metadata.get("tags", [])
+def has_tag(cell, tag):
+    """Whether a cell has a tag."""
+    return tag in cell.metadata.get("tags", [])
 
 
 def _define_text(cell, register, notebook):
     """Number what a Markdown cell holds; one with a table that only the HTML shows goes to the supplement."""
-    extra = _is_extra(cell)
+    extra = has_tag(cell, HTML_ONLY)
     if extra and PIPE_TABLE.search(cell.source):
         cell.metadata["report"] = {"supplement": True}
     cell.source = _define(cell.source, register, notebook, extra)
@@ -267,7 +269,7 @@ def _define(text, register, notebook, extra=False):
 def _define_cell(cell, register, notebook):
     """Number the figure or table of a code cell and put anchor and caption around its outputs."""
     options, cell.source = cell_options(cell.source)
-    extra = _is_extra(cell)
+    extra = has_tag(cell, HTML_ONLY)
     label = options.get("label", "")
     kind = label.split("-")[0]
     if kind in ("fig", "tbl") and "-" in label:
@@ -377,7 +379,7 @@ def _refer(text, targets, works, notebook, cited):
 def _for_readers(cells):
     """The cells with computed text, whose code is not shown, as Markdown; without code that neither is nor shows."""
     for cell in cells:
-        if cell.cell_type == "code" and "remove-input" in cell.metadata.get("tags", []):
+        if cell.cell_type == "code" and has_tag(cell, "remove-input"):
             texts = [output.get("data", {}).get("text/markdown") for output in cell.outputs]
             if all(texts):
                 if texts:

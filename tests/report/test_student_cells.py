@@ -144,7 +144,7 @@ def test_a_character_that_only_the_run_shows_is_named_by_its_number(monkeypatch)
     pdf = render.PDFReport(meta={**META, "pagetitle": "T", "banner": ""})
     made, _ = pdf.from_notebook_node(nb)
     assert pdf.notes == ["no font here has U+12000 CUNEIFORM SIGN A"]
-    assert fonts.choose("abc 王 é 🎉") == (fonts.OURS, "")
+    assert fonts.choose("abc 王 é 🎉") == (fonts.ours(), "")
 
 
 def test_a_printed_text_is_shortened_in_the_middle():
