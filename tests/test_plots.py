@@ -74,7 +74,7 @@ CHARTS = {
     "class_examples": lambda: plots.class_examples(draw((40, 32, 32, 3)), np.arange(40) % 10, per_class=3),
     "augmentations": lambda: plots.augmentations({"original": draw((2, 32, 32, 3)), "erased": np.ones((2, 32, 32, 3))}),
     "channel_histograms": lambda: plots.channel_histograms(draw((4, 32, 32, 3))),
-    "schedule": lambda: plots.schedule(np.linspace(0.1, 0, 30), unit="step"),
+    "schedule": lambda: plots.schedule(pd.Series(np.linspace(0.1, 0, 30)), unit="step"),
     "learning_curves": lambda: plots.learning_curves({name: history(20) for name in NAMES}),
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
