@@ -26,6 +26,7 @@ CACHE = folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume st
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)
 NETWORKS = ("BaselineNet", "ImprovedNet")
+PAIR = NETWORKS[:2]  # whose comparison is the subject of the report
 PROFILES = ("smoke", "quick", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -11,7 +11,7 @@ import scipy.special
 import scipy.stats
 import sklearn.metrics
 
-from helpers.config import ANIMALS, CLASSES, NETWORKS
+from helpers.config import ANIMALS, CLASSES, PAIR
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -196,37 +196,35 @@ def label_audit(p: dict, labels: np.ndarray) -> dict:
 def sections(logits: dict, labels: dict) -> dict:
     """Return these sections, by notebook. logits: by part and network; labels: by part."""
     z, y = logits["test"], labels["test"]
-    tested = {name: scores(z[name], y) for name in NETWORKS}
+    tested = {name: scores(z[name], y) for name in PAIR}
     intervals = bootstrap(z, y)
-    f1 = {name: f1_by_class(z[name], y) for name in NETWORKS}
-    p = {name: softmax(z[name]) for name in NETWORKS}
-    answers = {name: z[name].argmax(1) for name in NETWORKS}
+    f1 = {name: f1_by_class(z[name], y) for name in PAIR}
+    p = {name: softmax(z[name]) for name in PAIR}
+    answers = {name: z[name].argmax(1) for name in PAIR}
     validation = {
         name: scores(logits["validation"][name], labels["validation"])
         | by_kind(logits["validation"][name], labels["validation"])
-        for name in NETWORKS
+        for name in PAIR
     }
-    divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in NETWORKS}
+    divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in PAIR}
     return {
         "02_baseline": {"validation": {"BaselineNet": validation["BaselineNet"]}},
         "03_improved": {"validation": validation},
         "04_evaluation": {
-            "test": {name: tested[name] | intervals[name] for name in NETWORKS},
+            "test": {name: tested[name] | intervals[name] for name in PAIR},
             "f1": f1,
             "comparison": {
-                **mcnemar(*(answers[name] == y for name in NETWORKS)),
-                **paired_difference(*(answers[name] == y for name in NETWORKS)),
-                "top5_share": {name: top_pairs_share(z[name], y) for name in NETWORKS},
-                "f1_range": {name: np.ptp(list(f1[name].values())) for name in NETWORKS},
-                "f1_deviation": {name: np.std(list(f1[name].values())) for name in NETWORKS},
+                **mcnemar(*(answers[name] == y for name in PAIR)),
+                **paired_difference(*(answers[name] == y for name in PAIR)),
+                "top5_share": {name: top_pairs_share(z[name], y) for name in PAIR},
+                "f1_range": {name: np.ptp(list(f1[name].values())) for name in PAIR},
+                "f1_deviation": {name: np.std(list(f1[name].values())) for name in PAIR},
             },
         },
         "05_confidence_analysis": {
-            "confidence": {name: confidence(z[name], divisors[name], y, tested[name]) for name in NETWORKS},
-            "deployed": {
-                name: deployed(logits["validation"][name], labels["validation"], z[name], y) for name in NETWORKS
-            },
-            "rescued": {a: rescued(p[a], answers[b], y) for a, b in (NETWORKS, NETWORKS[::-1])},
+            "confidence": {name: confidence(z[name], divisors[name], y, tested[name]) for name in PAIR},
+            "deployed": {name: deployed(logits["validation"][name], labels["validation"], z[name], y) for name in PAIR},
+            "rescued": {a: rescued(p[a], answers[b], y) for a, b in (PAIR, PAIR[::-1])},
             "audit": label_audit(p, y),
         },
     }

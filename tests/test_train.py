@@ -40,7 +40,7 @@ def stop_in_the_second_epoch(save=train._save):
     return save_or_stop
 
 
-@pytest.mark.parametrize("network", config.NETWORKS)
+@pytest.mark.parametrize("network", config.PAIR)
 def test_stopped_and_resumed_gives_the_same_bits(network, sample, tiny, tmp_path, monkeypatch):
     cfg = dataclasses.replace(tiny, optimizer="sgd", peak_lr=0.01) if network == "BaselineNet" else tiny
     whole = train.fit(network, cfg, *sample, 3, CPU, log=silent)
@@ -82,7 +82,7 @@ def test_the_loss_is_divided_by_the_images_seen(sample):
 
 def test_both_networks_overfit_one_batch(sample):
     batch = type(sample[0])(sample[0].images[:32], sample[0].labels[:32])
-    for network in config.NETWORKS:
+    for network in config.PAIR:
         cfg = train.plain(config.train_config(network, "full"))
         losses = train.overfit(network, cfg, batch, 150, CPU)
         assert losses[-1] < 0.05 * losses[0]

@@ -134,9 +134,9 @@ def test_retrain_interrupted_in_the_second_network_goes_on_there(small, monkeypa
 
     monkeypatch.setattr(train, "_save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        retrain.retrain("cpu")
-    retrain.retrain("cpu")
+        retrain.retrain("cpu", config.PAIR)
+    retrain.retrain("cpu", config.PAIR)
     assert trained == ["BaselineNet", "BaselineNet", "ImprovedNet", *["ImprovedNet"] * (1 if saved else 2)]
-    retrain.retrain("cpu")  # all of it again
+    retrain.retrain("cpu", config.PAIR)  # all of it again
     assert trained[-4:] == ["BaselineNet", "BaselineNet", "ImprovedNet", "ImprovedNet"]
-    assert {runs.published(network).record["network"] for network in config.NETWORKS} == set(config.NETWORKS)
+    assert {runs.published(network).record["network"] for network in config.PAIR} == set(config.PAIR)
