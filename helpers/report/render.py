@@ -57,7 +57,7 @@ class ReportExporter(Exporter):
 
     def pandoc(self, nb, folder, writer, *arguments):
         """The whole document as text in the format `writer`; images are left in `folder`."""
-        text, media = cells.as_markdown(nb, self.html)
+        text, media = cells.as_markdown(nb if self.html else _without_uncited(nb), self.html)
         for name, content in media.items():
             (folder / name).write_bytes(content)
         (folder / "meta.json").write_text(json.dumps(self.meta), encoding="utf-8")
@@ -181,6 +181,17 @@ def join(notebooks):
     if supplement:
         cells += [_html_only(SUPPLEMENT), *supplement]
     return new_notebook(cells=first + cells)
+
+
+def _without_uncited(nb):
+    """The cells without the entries of the reference list that only a cell left out of the PDF cites."""
+    *shown, last = nb.cells
+    if not last.source.startswith("# References"):
+        return nb
+    cited = set(re.findall(r"\(#(ref-[\w-]+)\)", json.dumps(shown)))
+    heading, *entries = last.source.split("\n\n")
+    kept = [entry for entry in entries if cited.intersection(re.findall(r'id="([^"]+)"', entry))]
+    return new_notebook(cells=[*shown, new_markdown_cell("\n\n".join([heading, *kept]))])
 
 
 def _html_only(text):

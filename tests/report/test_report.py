@@ -115,6 +115,16 @@ def texts(nb):
         yield from (o.data["text/markdown"] for o in cell.get("outputs", []) if "text/markdown" in o.get("data", {}))
 
 
+def test_the_pdf_lists_what_it_cites():
+    entries = ['<a id="ref-a2000"></a>A (2000).', '<a id="ref-b2001"></a>B (2001).']
+    listed = new_markdown_cell("\n\n".join(["# References", *entries]))
+    cited = new_markdown_cell("As [A, 2000](#ref-a2000) found.")
+    kept = render._without_uncited(new_notebook(cells=[cited, listed])).cells[-1].source
+    assert kept == f"# References\n\n{entries[0]}"
+    plain = new_notebook(cells=[cited, cited])
+    assert render._without_uncited(plain) == plain
+
+
 def test_numbers_run_through_the_report_and_links_lead_to_the_right_notebook(resolved):
     data, model = ("\n".join(texts(nb)) for nb in resolved.values())
     assert "[Figure\u00a02](02_model.ipynb#fig-late)" in data
