@@ -207,6 +207,7 @@ def schedule(lrs, unit="epoch"):
     """Learning rate of every epoch (or step, or whatever `unit` says): lrs (n,) floats."""
     chart = Chart(4.2, 2)
     ax = chart.subplots()
+    lrs = np.asarray(lrs)
     ax.plot(np.arange(1, len(lrs) + 1), lrs, color=INK)
     ax.set(xlabel=unit, ylabel="learning rate", ylim=(0, None))
     _whole(ax.xaxis)
