@@ -1,7 +1,8 @@
 """What a reader can move in the HTML: all mistakes on the test images, and the temperature.
 
 A notebook shows them by `mistakes` and `temperature`, so they hold what its own predictions say. render.py takes their
-data from its outputs: `static` is what the page shows without script, `embedded` what explorer.js works with.
+data from its outputs: `static` is what the page shows without script, `embedded` what mistakes.js and temperature.js
+work with.
 """
 
 import base64
@@ -145,7 +146,7 @@ def found(notebook):
 
 
 def embedded(kinds):
-    """HTML for the head of the page: the sprite, and the data of each kind for explorer.js."""
+    """HTML for the head of the page: the sprite, and the data of each kind for the scripts."""
     parts = []
     for kind, data in kinds.items():
         if "sprite" in data:

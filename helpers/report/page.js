@@ -15,8 +15,10 @@
 
   function mark() {
     const read = headings.findLastIndex((heading) => heading.getBoundingClientRect().top < innerHeight / 4);
-    if (links[read]?.hasAttribute("aria-current")) return;
-    links.forEach((link, i) => (i === read ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
+    const marked = contents.querySelector("[aria-current]");
+    if (links[read] === marked) return;
+    marked?.removeAttribute("aria-current");
+    links[read]?.setAttribute("aria-current", "true");
     if (beside.matches) links[read]?.scrollIntoView({ block: "nearest" });
   }
 

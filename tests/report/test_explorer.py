@@ -61,7 +61,7 @@ def test_the_sprite_of_a_bad_network_is_not_too_large(monkeypatch):
 
 
 def confidences(text, n, temperature):
-    """What explorer.js makes of the packed confidences of n images: confidences, and whether they are right."""
+    """What temperature.js makes of the packed confidences of n images: confidences, and whether they are right."""
     content = zlib.decompress(base64.b64decode(text))
     sure = np.cumsum(np.frombuffer(content, "<i2", n)) / explorer.LOGIT_STEPS
     right = np.frombuffer(content, np.uint8, n, 2 * n)
