@@ -43,8 +43,7 @@ def report(tmp_path_factory):
     paths = sorted((config.ROOT / "reports" / "notebooks").glob("*.ipynb"))
     cells = render.join([nbformat.read(path, as_version=4) for path in paths]).cells
     others = [cell for cell in cells if not any(explorer.MIME in o.get("data", {}) for o in cell.get("outputs", []))]
-    values = publish.read_results(config.ROOT / "reports" / "results.json")
-    exporter = render.HTMLReport(meta=publish.metadata(values, publish.META))
+    exporter = render.HTMLReport(meta=publish.texts(publish.META) | {"pagetitle": "Report"})
     folder, pages = tmp_path_factory.mktemp("browser"), {}
     for name, content in {"alone": alone, "whole": [*others, *alone]}.items():
         page, _ = exporter.from_notebook_node(new_notebook(cells=content))
