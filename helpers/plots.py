@@ -222,7 +222,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 2.4), _colours(histories)
+    chart, colours = Chart(WIDTH, 2.1), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
@@ -344,7 +344,7 @@ def flowchart(rows, loop):
     takes part in training only. A row that begins with such a box branches off from the box above it; one within a
     row is also passed by. loop: the title of the box from which an arrow leads back to the first one, and its label.
     """
-    chart = Chart(WIDTH, 0.75 * len(rows) + 0.1)
+    chart = Chart(WIDTH, 0.68 * len(rows) + 0.1)
     ax = chart.subplots()
     ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
@@ -640,7 +640,7 @@ def saliency(images, maps, titles=()):
         colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
         rows.append(0.45 * grey[..., None] + 0.55 * colour)
     longest = max(map(len, ("image", *maps)))
-    tile = min(0.95, (WIDTH - 0.15 - 0.07 * longest) / len(images))
+    tile = min(0.75, (WIDTH - 0.15 - 0.07 * longest) / len(images))
     return _mosaic(rows, tile, ["image", *maps], titles)
 
 
@@ -652,7 +652,7 @@ def reliability(tables):
     95 % intervals. Bins of fewer than 20 images are left out.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.9), _colours(models)
+    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.5), _colours(models)
     axes = chart.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for name, table in tables.items():
         model, _, variant = name.partition(", ")
@@ -681,7 +681,7 @@ def reliability(tables):
             _percent(axis)
     for ax in axes[0]:
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
-        ax.legend(loc="lower left")
+        ax.legend(loc="lower right")
     axes[0, 0].set_ylabel("accuracy − confidence")
     axes[1, 0].set_ylabel("images")
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
@@ -698,7 +698,7 @@ def risk_coverage(curves):
 
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
-    chart, colours = Chart(4.6, 2.7), _colours(curves)
+    chart, colours = Chart(4.6, 2.2), _colours(curves)
     ax = chart.subplots()
     for name, (coverage, risk) in curves.items():
         # 500 points are as many as the eye can tell apart, and keep the SVG small.
@@ -734,7 +734,7 @@ def effects(changes):
     """
     first = next(iter(changes.values()))
     order = first["difference"].sort_values().index
-    chart = Chart(WIDTH, 0.6 + 0.22 * len(order))
+    chart = Chart(WIDTH, 0.45 + 0.2 * len(order))
     axes = chart.subplots(1, len(changes), sharey=True, squeeze=False)[0]
     for ax, (title, table) in zip(axes, changes.items(), strict=True):
         points = 100 * table.loc[order].astype(float)
@@ -814,7 +814,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
     confident {network: (mistakes as trained, mistakes after the temperature)}.
     """
-    chart, colours = Chart(WIDTH, 3.7), _colours(f1)
+    chart, colours = Chart(WIDTH, 3.5), _colours(f1)
     left, right = chart.subfigures(1, 2, width_ratios=(1, 1.25))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))

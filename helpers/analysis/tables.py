@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import augment, inference, metrics
+from helpers import augment, inference, metrics, models
 from helpers.config import CLASSES, TrainConfig
 from helpers.inference import Prediction
 
@@ -90,6 +90,20 @@ def each_augmentation(images: np.ndarray, cfg: TrainConfig, seed: int) -> dict[s
         "all, as drawn": inference.denormalise(together),
     }
     return {name: batch.permute(0, 2, 3, 1).numpy() for name, batch in shown.items()}
+
+
+def layers(networks: dict[str, torch.nn.Sequential]) -> pd.DataFrame:
+    """The layers of several networks beside each other, as text: their outputs, parameters and receptive fields."""
+    parts = {}
+    for name, network in networks.items():
+        table = models.with_total(models.layer_table(network)).drop(columns="multiply-adds")
+        table["layer"] = table["layer"].str.removesuffix(", padding 1").replace(r"(\d)x(\d)", r"\1×\2", regex=True)
+        table["layer"] = table["layer"].str.replace("-", "→")
+        table["output"] = table["output"].str.replace(" x ", "×")
+        table["parameters"] = table["parameters"].map(lambda n: f"{n:,}" if n else "")
+        table["receptive field"] = table["receptive field"].map(lambda side: "" if np.isnan(side) else f"{side:.0f}")
+        parts[name] = table.rename(columns={"receptive field": "field"})
+    return pd.concat(parts, axis=1).fillna("")
 
 
 # ---------------------------------------------------------------- by hand

@@ -153,7 +153,7 @@ local function attach(blocks)
     if not id then
       out:insert(blocks[i])
     elseif #rest > 0 then                              -- an entry of the references
-      local small = pandoc.RawBlock('typst', '#set text(size: 10pt)')  -- within this block; HTML has its style sheet
+      local small = pandoc.RawBlock('typst', '#set text(size: 9.5pt)')  -- within this block; HTML has its style sheet
       out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' } }))
     elseif following.t == 'Header' then
       following.identifier = id
@@ -196,7 +196,7 @@ end
 
 -- Typst -------------------------------------------------------------------------------------------------------------
 
-local PAGE = 482                                        -- points between the margins
+local PAGE = 487                                        -- points between the margins
 
 local function length(width)                           -- pixels and what HTML calls so are no lengths in Typst
   local pixels = tonumber(width:match '^([%d.]+)p?x?$')
@@ -252,16 +252,21 @@ local function bold(cell)
   return cell
 end
 
+local function text_at(row, i)                         -- nothing where a cell spans several columns or rows
+  return row.cells[i] and stringify(row.cells[i].contents) or ''
+end
+
 -- Columns of much text share the width of the page by how much they hold; short tables stay as narrow as they are.
 local function share_width(tbl, rows)
   local amount, longest, total, widest = {}, {}, 0, 0
   for i = 1, #tbl.colspecs do
     amount[i], longest[i] = 0, 0
     for _, row in ipairs(rows) do
-      local length = #pandoc.utils.stringify(row.cells[i].contents)
+      local length = utf8.len(text_at(row, i))
       amount[i], longest[i] = amount[i] + length, math.max(longest[i], length)
     end
-    amount[i] = math.max(amount[i] / #rows, #pandoc.utils.stringify(tbl.head.rows[1].cells[i].contents)) ^ 0.6
+    local title = tbl.head.rows[1] and text_at(tbl.head.rows[#tbl.head.rows], i) or ''
+    amount[i] = math.max(amount[i] / #rows, #title) ^ 0.6
     total, widest = total + amount[i], widest + longest[i]
   end
   if widest < 110 then return end

@@ -162,6 +162,15 @@ def test_a_very_wide_table_keeps_its_outer_columns_in_the_pdf():
     assert "[c5]" in source and "[c6]" not in source and "[c29]" in source and "19 columns (…)" in source
 
 
+def test_a_wide_table_with_two_header_rows_is_set():
+    wide = "".join(f"<td>{'words ' * 9}</td>" for _ in range(4))
+    head = '<tr><th colspan="2">one</th><th colspan="2">two</th></tr><tr><th>a</th><th>b</th><th>c</th><th>d</th></tr>'
+    frame = f"<table><thead>{head}</thead><tbody><tr>{wide}</tr></tbody></table>"
+    nb = notebook(code("frame", nbformat.v4.new_output("display_data", {"text/html": frame})))
+    source = render.PDFReport(meta={**META, "pagetitle": "T", "banner": ""}).typst_source(nb)
+    assert source.count("words") == 36 and "colspan: 2" in source
+
+
 def test_unknown_kinds_of_angles_are_text():
     escaped = resolve._literal_angles("<name> and `<code>` and <b>bold</b>, $a<b>c$, <https://x.org>, <i@x.org>, </x>")
     assert escaped == "\\<name> and `<code>` and <b>bold</b>, $a<b>c$, <https://x.org>, <i@x.org>, \\</x>"
