@@ -194,6 +194,36 @@ local function inside(link)
   return link
 end
 
+-- The PDF leaves out what stands in brackets and only points to the supplement: "(Supplementary Table S1)".
+local function is_pointer(inline)
+  return inline.t == 'Link' and inline.target:match '^report%.html#' ~= nil
+end
+
+local function pointers_until(inlines, first)          -- the index of the string that closes the bracket
+  for i = first, #inlines do
+    local inline = inlines[i]
+    if inline.t == 'Str' and inline.text:match '^%)' then return i > first and i or nil end
+    if not (is_pointer(inline) or inline.t == 'Space' or inline.t == 'SoftBreak' or inline.text == ',') then return nil end
+  end
+end
+
+local function without_pointers(inlines)
+  local out, i = pandoc.Inlines {}, 1
+  while i <= #inlines do
+    local last = inlines[i].t == 'Str' and inlines[i].text == '(' and pointers_until(inlines, i + 1)
+    if last then
+      while #out > 0 and (out[#out].t == 'Space' or out[#out].t == 'SoftBreak') do out:remove() end
+      inlines[last].text = inlines[last].text:sub(2)
+      i = last
+      if inlines[i].text == '' then i = i + 1 end
+    else
+      out:insert(inlines[i])
+      i = i + 1
+    end
+  end
+  return out
+end
+
 -- Typst -------------------------------------------------------------------------------------------------------------
 
 local PAGE = 487                                        -- points between the margins
@@ -338,7 +368,7 @@ function Pandoc(doc)
   for id in pairs(taken) do ids[id] = true end
   doc = doc:walk { Link = inside }
   if HTML then return doc:walk(scroll_all) end
-  doc = doc:walk { Inlines = html_inlines }
+  doc = doc:walk { Inlines = html_inlines }:walk { Inlines = without_pointers }
   doc.blocks = mark(doc.blocks)
   return doc:walk { Image = typst_image, Table = typst_table }
 end

@@ -46,6 +46,7 @@ def test_the_pdf_numbers_its_figures_and_tables_without_gaps(report):
         assert sorted(numbers) == list(range(1, max(numbers) + 1)), kind
         captions = [int(number) for number in re.findall(rf"^{kind}\s(\d+)\.", text, re.M)]
         assert captions == sorted(numbers), kind
+    assert len(re.findall(r"Supplementary\s+(?:Figure|Table)\s+S\d", text)) <= 8
 
 
 def test_html_needs_no_network(report):

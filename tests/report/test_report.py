@@ -96,6 +96,7 @@ def pair():
         code("says = 'Not shown.'", tags=["remove-input"]),
         code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @fig-more."}), tags=["remove-input"]),
         code("plot_hidden()", image, tags=["remove-input"]),
+        "In brackets (@fig-more, @fig-more). Or (@fig-late), or (see @fig-more).",
         code("#| label: tbl-said\nframe", table, shown({"text/markdown": ": Computed caption."})),
         record({"a": {"c": 2}}),
     )
@@ -221,6 +222,7 @@ def test_pdf_leaves_out_code_and_what_is_for_the_browser(resolved):
     assert source.count("plot()") == 1  # show-code
     assert 'link("report.html#fig-more")[Supplementary Figure~S1]' in source and "<fig-more>" not in source
     assert "More." not in source and "Supplement</h2>" not in source
+    assert re.search(r"In brackets\. Or \(#link\(<fig-late>\)\[Figure.2\]\), or \(see #link", source)
     assert (
         'image("image-1.png", width: 40%' in source
         and 'alt: "a [grey] dot It is −1."' in source
