@@ -135,12 +135,6 @@ def as_markdown(rows: list[Claim]) -> str:
     return notebook.pipe_table(["The reference says", "Measured", "Verdict"], cells, numbers=False)
 
 
-def in_short(rows: list[Claim]) -> str:
-    """The claims and their verdicts as a pipe table."""
-    cells = [(row.claim, row.verdict) for row in rows]
-    return notebook.pipe_table(["The reference says", "Verdict"], cells, numbers=False)
-
-
 def headline(base: dict, new: dict, gain: dict) -> Claim:
     """The headline numbers, of its weights and of ours. gain: metrics.paired_difference of our networks."""
     old, ours = (

@@ -69,7 +69,7 @@ end
 local function read(block)
   if block.classes:includes 'markdown-text' then
     local reader = { format = 'markdown', extensions = PANDOC_READER_OPTIONS.extensions }
-    return pandoc.read(block.text, reader, PANDOC_READER_OPTIONS).blocks:walk(from_text)
+    return pandoc.read(block.text, reader, PANDOC_READER_OPTIONS).blocks:walk(from_text):walk { Table = tidy }
   elseif block.classes:includes 'html-text' then
     local text = block.text:gsub(' id="T_?%d[^"]*"', '')  -- pandas numbers its cells anew in each notebook
     local blocks = pandoc.read(text, 'html').blocks
@@ -153,8 +153,8 @@ local function attach(blocks)
     if not id then
       out:insert(blocks[i])
     elseif #rest > 0 then                              -- an entry of the references
-      local small = pandoc.RawBlock('typst', '#set text(size: 9.5pt)')  -- within this block; HTML has its style sheet
-      out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' } }))
+      local small = pandoc.RawBlock('typst', '#set text(size: 9pt)')  -- within this block; HTML has its style sheet
+      out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' }, HTML and {} or { ['typst:spacing'] = '0.5em' } }))
     elseif following.t == 'Header' then
       following.identifier = id
     elseif id:match '^eq' then

@@ -184,7 +184,6 @@ def test_as_markdown():
         claims.Claim("y", "b", "3", "not decided", "not decided"),
     ]
     assert claims.as_markdown(rows).splitlines()[2:] == ["| a | 1 → 2 | holds |", "| b | 3 | not decided |"]
-    assert claims.in_short(rows).splitlines()[2:] == ["| a | holds |", "| b | not decided |"]
 
 
 def test_checkpoint_is_worth_no_more_than_a_seed():
