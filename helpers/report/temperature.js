@@ -91,7 +91,7 @@ start("temperature", async (root, data) => {
   const networks = Object.entries(data.networks);
   const stored = await Promise.all(networks.map(([, { packed }]) => unpacked(packed)));
   const [exponent, temperatureShown, temperatureLabel] =
-    slider("Temperature", { min: -1, max: 1, step: 0.01, value: 0 }); // powers of 2
+    slider("Temperature", { min: -1.5, max: 1, step: 0.01, value: 0 }); // powers of 2
   const [threshold, thresholdShown, thresholdLabel] =
     slider("Threshold", { min: 0.5, max: 0.995, step: 0.005, value: data.threshold });
   const asTrained = toggle("as trained, T = 1");
