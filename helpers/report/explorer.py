@@ -29,7 +29,7 @@ BEST = 3  # classes that are shown of a prediction
 SUREST = 12  # mistakes of each network that are shown without script
 THRESHOLD = 0.9  # at first, and without script
 
-# How `_packed` rounds. Measured on the published networks at temperatures of 0.5 to 2: a confidence lies within 0.013 of
+# How `_packed` rounds. Measured on the published networks at temperatures of 0.5 to 2: a confidence is within 0.013 of
 # that of metrics.py, the ECE within 0.001, and a number of wrong answers above 0.9 within 2.
 LOGIT_STEPS = 1024  # to a nat
 LAG_STEPS, LAG_SCALE = 32, 5  # steps between a lag of 0 and one without end, and nats
