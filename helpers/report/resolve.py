@@ -231,14 +231,15 @@ def _define(text, register, notebook, extra=False):
         hashes, title, attributes = match[1], match[2], match[3] or ""
         unnumbered = extra or "-" in attributes.split() or ".unnumbered" in attributes
         number = "" if unnumbered else register.heading(len(hashes))
-        line = f"{hashes} {number} {title}" if number else f"{hashes} {title}"
         label = re.search(r"#(sec-[\w-]+)", attributes)
-        if not label:
-            return line
-        if not number:
+        if label and extra:
+            number = register.count(label[1], notebook, extra).split()[-1]
+        elif label and number:
+            register.add(label[1], number, notebook)
+        elif label:
             raise ReportError(f"{notebook}: the heading {label[1]} has a label but no number to refer to.")
-        register.add(label[1], number, notebook)
-        return f"{_anchor(label[1])}\n\n{line}"
+        line = f"{hashes} {number} {title}" if number else f"{hashes} {title}"
+        return f"{_anchor(label[1])}\n\n{line}" if label else line
 
     def equation(match):
         body, label = match[1], match[2]

@@ -49,6 +49,11 @@ def test_the_pdf_numbers_its_figures_and_tables_without_gaps(report):
     assert len(re.findall(r"Supplementary\s+(?:Figure|Table)\s+S\d", text)) <= 8
 
 
+def test_the_text_of_figures_can_be_searched_in_the_pdf(report):
+    """Its first page shows the summary, drawn as an SVG with text."""
+    assert "own temperature" in pypdf.PdfReader(report[0] / "report.pdf").pages[0].extract_text()
+
+
 def test_html_needs_no_network(report):
     html = (report[0] / "report.html").read_text()
     assert not re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=.?https?:", html)

@@ -88,7 +88,9 @@ def pair():
     )
     second = notebook(
         "# Model <!-- #sec-model -->\n\nBy $$ a = b $$ {#eq-ab} and @eq-ab, `@property` in @sec-data.",
-        new_markdown_cell("## Aside\n\nBROWSER, see @fig-early.", metadata={"tags": ["html-only"]}),
+        new_markdown_cell(
+            "## Aside {#sec-aside}\n\nBROWSER, see @fig-early.\n\n### Apart", metadata={"tags": ["html-only"]}
+        ),
         code("#| label: fig-more\n#| fig-cap: More.\nplot_more()", image, tags=["html-only"]),
         code("#| label: fig-late\n#| fig-cap: Late.\n#| fig-alt: a [grey] dot\nplot()", spoken),
         code("#| label: tbl-frame\n#| tbl-cap: A frame.\nframe", table),
@@ -96,7 +98,7 @@ def pair():
         code("says = 'Not shown.'", tags=["remove-input"]),
         code("say()", shown({"text/markdown": "Computed: @fig-late, @tbl-pipe, @fig-more."}), tags=["remove-input"]),
         code("plot_hidden()", image, tags=["remove-input"]),
-        "In brackets (@fig-more, @fig-more). Or (@fig-late), or (see @fig-more).",
+        "## Next\n\nIn @sec-aside. In brackets (@fig-more, @sec-aside). Or (@fig-late), or (see @fig-more).",
         code("#| label: tbl-said\nframe", table, shown({"text/markdown": ": Computed caption."})),
         record({"a": {"c": 2}}),
     )
@@ -138,7 +140,8 @@ def test_numbers_run_through_the_report_and_links_lead_to_the_right_notebook(res
     assert "`@property` in [Section\u00a01](01_data.ipynb#sec-data)" in model
     assert "**Table 3.** Computed caption." in model
     assert "**Supplementary Figure S1.** More." in model and "[Supplementary Figure\u00a0S1](#fig-more)" in model
-    assert "## Aside" in model  # a number here would be missing from the PDF
+    assert "## S1 Aside" in model and "### Apart" in model  # without the numbers that the PDF shows
+    assert "## 2.1 Next" in model and "[Supplementary Section\u00a0S1](#sec-aside)" in model
 
 
 def test_computed_text_is_markdown_and_code_that_nobody_reads_is_left_out(resolved):
