@@ -226,7 +226,7 @@ end
 
 -- Typst -------------------------------------------------------------------------------------------------------------
 
-local PAGE = 487                                        -- points between the margins
+local PAGE = 493                                        -- points between the margins
 
 local function length(width)                           -- pixels and what HTML calls so are no lengths in Typst
   local pixels = tonumber(width:match '^([%d.]+)p?x?$')
