@@ -32,7 +32,7 @@ help:
 report: setup ## run every notebook on the published weights and write reports/ (minutes)
 	@$(PYTHON) -m helpers.report --profile full $(CHANGED)
 
-quick: setup ## train both networks for a short time and write the whole report to reports/quick/
+quick: setup ## train all networks for a short time and write the whole report to reports/quick/ (20 minutes)
 	@$(PYTHON) -m helpers.report --profile quick --train-minutes 30 $(CHANGED)
 
 fast: setup ## train FastNet alone and see its learning curve grow (15 minutes)

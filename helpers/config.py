@@ -25,7 +25,7 @@ CACHE = folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume st
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)
-NETWORKS = ("BaselineNet", "ImprovedNet")
+NETWORKS = ("BaselineNet", "ImprovedNet", "FastNet")
 PAIR = NETWORKS[:2]  # whose comparison is the subject of the report
 PROFILES = ("smoke", "quick", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -158,8 +158,9 @@ FAST = TrainConfig(
     flipping="alternate",
 )
 
-RECIPES = {"BaselineNet": BASELINE, "ImprovedNet": IMPROVED, "FastNet": FAST, "FastNetSmall": replace(FAST, epochs=6)}
-QUICK_EPOCHS = {"BaselineNet": 10, "ImprovedNet": 7, "FastNet": 3, "FastNetSmall": 3}
+RECIPES = dict(zip(NETWORKS, (BASELINE, IMPROVED, FAST), strict=True))
+# About a quarter of an hour on two cores, most of it for FastNet.
+QUICK_EPOCHS = {"BaselineNet": 10, "ImprovedNet": 5, "FastNet": 5}
 SMOKE_EPOCHS = 2
 
 

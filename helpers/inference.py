@@ -75,18 +75,9 @@ def infer(model: nn.Module, images: np.ndarray, batch_size: int = 100) -> Predic
     return Prediction(*(tensor.cpu().numpy() for tensor in (logits, probabilities, labels, confidence)))
 
 
-class _WithMirror(nn.Module):
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
+def with_mirror(model: nn.Module, images: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """The mean (n, 10) of the logits of images, which are given, and of their mirror images.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.model(x) + self.model(x.flip(-1))) / 2
-
-
-def infer_with_mirror(model: nn.Module, images: np.ndarray, batch_size: int = 100) -> Prediction:
-    """Like infer, from the mean logits of every image and its mirror image; takes twice as long.
-
-    Logits rather than probabilities are averaged, so that all else still follows from the logits.
+    Logits rather than probabilities are averaged, so that all scores still follow from logits.
     """
-    return infer(_WithMirror(model), images, batch_size)
+    return (logits + infer(model, images[:, :, ::-1]).logits) / 2

@@ -65,11 +65,11 @@ def start(namespace: dict) -> dict:
 
 
 def with_epochs(changes: dict, epochs: int) -> dict:
-    """The changes with a number of epochs for both networks, where a network has none of its own; 0 leaves them."""
+    """The changes with a number of epochs for every network that has none of its own; 0 leaves them."""
     if not epochs:
         return changes
-    both = {network: {"epochs": epochs} for network in NETWORKS}
-    return both | {network: both.get(network, {}) | changed for network, changed in changes.items()}
+    every = {network: {"epochs": epochs} for network in NETWORKS}
+    return every | {network: every.get(network, {}) | changed for network, changed in changes.items()}
 
 
 def _checked(name: str, namespace: dict):

@@ -763,7 +763,7 @@ def frontier(rows, cited, reference):
     and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
     an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 3), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 2.5), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")

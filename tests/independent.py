@@ -196,8 +196,9 @@ def label_audit(p: dict, labels: np.ndarray) -> dict:
 def sections(logits: dict, labels: dict) -> dict:
     """Return these sections, by notebook. logits: by part and network; labels: by part."""
     z, y = logits["test"], labels["test"]
-    tested = {name: scores(z[name], y) for name in PAIR}
+    tested = {name: scores(each, y) for name, each in z.items()}
     intervals = bootstrap(z, y)
+    tested_with = {name: tested[name] | intervals[name] for name in z}
     f1 = {name: f1_by_class(z[name], y) for name in PAIR}
     p = {name: softmax(z[name]) for name in PAIR}
     answers = {name: z[name].argmax(1) for name in PAIR}
@@ -209,9 +210,9 @@ def sections(logits: dict, labels: dict) -> dict:
     divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in PAIR}
     return {
         "02_baseline": {"validation": {"BaselineNet": validation["BaselineNet"]}},
-        "03_improved": {"validation": validation},
+        "03_improved": {"validation": validation, "test": {"FastNet": tested_with["FastNet"]}},
         "04_evaluation": {
-            "test": {name: tested[name] | intervals[name] for name in PAIR},
+            "test": {name: tested_with[name] for name in PAIR},
             "f1": f1,
             "comparison": {
                 **mcnemar(*(answers[name] == y for name in PAIR)),

@@ -20,7 +20,8 @@ def test_changes_reach_their_field_and_the_warm_up_fits():
 @pytest.mark.parametrize(
     ("network", "profile", "changes", "message"),
     [
-        ("VGG", "full", {}, "unknown network 'VGG': choose one of BaselineNet, ImprovedNet, FastNet, FastNetSmall."),
+        ("VGG", "full", {}, "unknown network 'VGG': choose one of BaselineNet, ImprovedNet, FastNet."),
+        ("FastNetSmall", "full", {}, "unknown network 'FastNetSmall': choose one of"),
         ("BaselineNet", "long", {}, "unknown profile 'long': choose one of smoke, quick, full."),
         ("BaselineNet", "full", {"epoch": 3}, "unknown setting 'epoch': choose from epochs, batch_size"),
         ("BaselineNet", "full", {"epochs": -1}, "epochs must lie between 0 and a million, not -1."),

@@ -40,7 +40,9 @@ def test_changes_may_come_as_text(shown):
 
 def test_epochs_are_folded_into_the_changes(shown):
     settings = notebook.start({**GOOD, "epochs": 3, "changes": {"BaselineNet": {"flip": 0.0, "epochs": 4}}})
-    assert settings["changes"] == {"BaselineNet": {"epochs": 4, "flip": 0.0}, "ImprovedNet": {"epochs": 3}}
+    three = {"epochs": 3}
+    changes = {"BaselineNet": {"epochs": 4, "flip": 0.0}, "ImprovedNet": three, "FastNet": three}
+    assert settings["changes"] == changes
     assert "epochs" not in settings
 
 

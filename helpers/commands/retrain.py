@@ -57,7 +57,7 @@ def add_logits(folder: Path, parts: dict[str, data.Part]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    which = "which networks (default: both)"
+    which = "which networks (default: all)"
     parser.add_argument("networks", nargs="*", default=config.NETWORKS, help=which)
     parser.add_argument("--device", default="auto", choices=config.DEVICES)
     arguments = parser.parse_args()

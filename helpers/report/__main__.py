@@ -46,6 +46,8 @@ def main(arguments=None):
     pages = render.page_count((output / "report.pdf").read_bytes())
     made = f"{_short(output / 'report.html')}  {_short(output / 'report.pdf')} ({pages} pages)"
     print(f"total  {total:.0f} s: {made}")
+    if says := publish.verdict(publish.read_results(output / "results.json")):
+        print(says)
 
 
 def run_all(notebooks, executed, output, given):

@@ -11,13 +11,15 @@ from pathlib import Path
 import yaml
 
 from helpers import files, notebook
+from helpers.analysis.claims import THEIR_IMPROVED
 from helpers.errors import BadInput, Problem
 
 from . import ReportError
 
 META = Path(__file__).with_name("meta.yaml")
 READY = ".ready"  # in the folder of a report: what is whole, and about to be put in its place
-EVALUATION = "04_evaluation"  # the notebook of the test scores and the facts of the runs
+# The notebooks of the test scores and the facts of the runs: the pair's, and those of further networks.
+EVALUATION, IMPROVED = "04_evaluation", "03_improved"
 
 
 def results(notebooks):
@@ -134,8 +136,8 @@ def _fill(template, values, where):
 
 def newest_date(values):
     """Return the newest date of the runs, as "22 November 2026"; empty when there is none."""
-    runs = values.get(EVALUATION, {}).get("runs", {})
-    dates = [run["date"][:10] for run in runs.values() if "date" in run]
+    runs = [run for stem in (EVALUATION, IMPROVED) for run in values.get(stem, {}).get("runs", {}).values()]
+    dates = [run["date"][:10] for run in runs if "date" in run]
     if not dates:
         return ""
     newest = date.fromisoformat(max(dates))
@@ -158,11 +160,9 @@ def readme_table(values):
     Raises ReportError naming a quantity that the results lack.
     """
     try:
-        found = values[EVALUATION]
-        networks = list(found["test"])
-        tests = [found["test"][network] for network in networks]
-        runs = [found["runs"][network] for network in networks]
-        seeds = [found["seeds"][network] for network in networks]
+        tests, runs, seeds = (of_networks(values, kind) for kind in ("test", "runs", "seeds"))
+        networks = list(tests)
+        tests, runs, seeds = ([found[network] for network in networks] for found in (tests, runs, seeds))
         rows = [
             ("Test accuracy", [_interval(test, "accuracy", "{:.2%}") for test in tests]),
             *((label, [_interval(test, key, form) for test in tests]) for label, key, form in ROWS),
@@ -179,6 +179,24 @@ def readme_table(values):
     return notebook.pipe_table(["", *networks], [[label, *cells] for label, cells in rows])
 
 
+def of_networks(values, kind):
+    """What the notebooks recorded of each network: its "test" scores, facts of "runs", or "seeds"."""
+    return values[EVALUATION][kind] | values.get(IMPROVED, {}).get(kind, {})
+
+
+def verdict(values):
+    """The test accuracy of the best network beside the reference's, in a sentence; empty without scores."""
+    if EVALUATION not in values:
+        return ""
+    tests, runs = of_networks(values, "test"), of_networks(values, "runs")
+    best = max(tests, key=lambda network: tests[network]["accuracy"])
+    accuracy, goal = tests[best]["accuracy"], THEIR_IMPROVED["accuracy"]
+    return (
+        f"{best}, trained in {duration(runs[best]['seconds'])}, classifies {accuracy:.2%} of the test images "
+        f"correctly: {'past' if accuracy > goal else 'short of'} the reference's {goal:.2%}."
+    )
+
+
 def _interval(scores, key, form):
     if f"{key}_low" not in scores:
         return form.format(scores[key])
@@ -187,6 +205,8 @@ def _interval(scores, key, form):
 
 
 def _spread(seeds):
+    if seeds["n"] == 1:
+        return "one seed"
     mean, deviation = (f"{100 * seeds[key]:.2f}" for key in ("accuracy", "accuracy_std"))
     return f"({mean} ± {deviation})%, {seeds['n']} seeds of {seeds['epochs']} epochs"
 

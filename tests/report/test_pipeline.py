@@ -10,8 +10,8 @@ import nbformat
 import pypdf
 import pytest
 
-from helpers.config import ROOT
-from helpers.report import render
+from helpers.config import NETWORKS, ROOT
+from helpers.report import publish, render
 
 # An absolute path of some machine; not part of an address, a relative path or base64 data.
 ABSOLUTE_PATH = re.compile(r"(?<![\w.:/<+])/(?:home|root|Users|tmp|work|opt|usr|var|mnt)/\w")
@@ -80,13 +80,17 @@ def test_nothing_names_this_machine(report):
             assert not ABSOLUTE_PATH.search(text), (path.name, ABSOLUTE_PATH.search(text))
 
 
-def test_results_are_finite_numbers_of_both_networks(report):
+def test_results_are_finite_numbers_of_all_networks(report):
     results = json.loads((report[0] / "results.json").read_text(), parse_constant=pytest.fail)
-    for network in ("BaselineNet", "ImprovedNet"):
-        found = results["04_evaluation"]
-        test = found["test"][network]
+    tests, facts = (publish.of_networks(results, kind) for kind in ("test", "runs"))
+    assert list(tests) == list(facts) == list(NETWORKS)
+    for network, test in tests.items():
         assert 0 <= test["accuracy_low"] <= test["accuracy"] <= 1
-        assert found["runs"][network]["epochs"] == 2
+        assert facts[network]["epochs"] == 2
+
+
+def test_the_last_line_is_the_verdict(report):
+    assert re.fullmatch(r"\w+Net, trained in .*: short of the reference's 91.42%.", report[1].splitlines()[-1])
 
 
 def test_a_missing_long_run_stops_with_the_way_out(tmp_path):

@@ -46,7 +46,7 @@ def test_every_published_run_verifies(network, results):
     run = runs.load(folder)
     facts = {"settings": {}, "numbers": runs.published_facts(run)}
     rounded = publish.results({"run": nbformat.v4.new_notebook(metadata={"results": [facts]})})["run"]
-    assert rounded == {"settings": {}, **results["04_evaluation"]["runs"][network]}
+    assert rounded == {"settings": {}, **publish.of_networks(results, "runs")[network]}
 
 
 def test_the_pdf_keeps_to_fifteen_pages():

@@ -44,7 +44,12 @@ EVALUATION = {
         "ImprovedNet": {"n": 3, "epochs": 15, "accuracy": 0.88, "accuracy_std": 0.0021},
     },
 }
-RESULTS = {"04_evaluation": EVALUATION}
+FASTNET = {
+    "test": {"FastNet": {**NUMBERS, "accuracy": 0.93}},
+    "runs": {"FastNet": {"parameters": 1968000, "epochs": 9, "device": "cpu", "date": "2026-11-25", "seconds": 858}},
+    "seeds": {"FastNet": {"n": 5, "epochs": 9, "accuracy": 0.93, "accuracy_std": 0.0011}},
+}
+RESULTS = {"04_evaluation": EVALUATION, "03_improved": FASTNET}
 
 
 def shown(data, **metadata):
@@ -337,18 +342,30 @@ def test_what_decides_no_number_may_differ():
 def test_readme_block_is_replaced_and_nothing_else():
     text = "before\n<!-- results -->\nold\n<!-- /results -->\nafter\n"
     new = publish.updated_readme(text, RESULTS)
-    assert new.startswith("before\n<!-- results -->\n| | BaselineNet | ImprovedNet |\n| --- | ---: | ---: |\n")
-    assert "| Test accuracy | 70.00% [69.00%, 71.00%] | 90.00% [69.00%, 71.00%] |\n" in new
-    assert "| (70.00 ± 0.30)%, 5 seeds of 60 epochs | (88.00 ± 0.21)%, 3 seeds of 15 epochs |\n" in new
-    assert "| 0.900 | 0.900 |" in new and "| Training time | 8 min | 2 h 38 min |" in new
+    head = "| | BaselineNet | ImprovedNet | FastNet |\n| --- | ---: | ---: | ---: |\n"
+    assert new.startswith(f"before\n<!-- results -->\n{head}")
+    assert "| 70.00% [69.00%, 71.00%] | 90.00% [69.00%, 71.00%] | 93.00% [69.00%, 71.00%] |\n" in new
+    assert "| (88.00 ± 0.21)%, 3 seeds of 15 epochs | (93.00 ± 0.11)%, 5 seeds of 9 epochs |\n" in new
+    assert "| 0.900 | 0.900 | 0.900 |" in new and "| Training time | 8 min | 2 h 38 min | 14 min |" in new
     assert new.endswith("\n<!-- /results -->\nafter\n") and "old" not in new
     assert publish.updated_readme(new, RESULTS) == new
+    once = {"seeds": {"FastNet": {"n": 1, "epochs": 9, "accuracy": 0.93}}}
+    assert "3 seeds of 15 epochs | one seed |" in publish.readme_table(RESULTS | {"03_improved": FASTNET | once})
     with pytest.raises(ValueError, match="README.md has no block"):
         publish.updated_readme("nothing", RESULTS)
     with pytest.raises(ReportError, match="needs 'runs'"):
-        publish.readme_table({"04_evaluation": {"test": EVALUATION["test"]}})
+        publish.readme_table({stem: {"test": each["test"]} for stem, each in RESULTS.items()})
     with pytest.raises(ReportError, match="needs '04_evaluation'"):
         publish.readme_table({})
+
+
+def test_the_verdict_is_on_the_best_network():
+    says = publish.verdict(RESULTS)
+    assert says.startswith("FastNet, trained in 14 min, classifies 93.00% of the test images correctly: past the ref")
+    worse = {"03_improved": {**FASTNET, "test": {"FastNet": {**NUMBERS, "accuracy": 0.8}}}}
+    assert "ImprovedNet" in publish.verdict(RESULTS | worse) and "short of" in publish.verdict(RESULTS | worse)
+    assert publish.verdict({"04_evaluation": EVALUATION}).startswith("ImprovedNet, ")
+    assert publish.verdict({"01_good": {"x": 1}}) == ""
 
 
 def test_abstract_is_filled_and_a_missing_number_is_named(tmp_path):
@@ -356,7 +373,7 @@ def test_abstract_is_filled_and_a_missing_number_is_named(tmp_path):
     number = "{04_evaluation[test][ImprovedNet][accuracy]:.1%}"
     path.write_text(f'title: T\ndate: "{{date}}"\nabstract: "{number} in ${{{{a}}}}$"\n')
     filled = publish.metadata(RESULTS, path, "B")
-    assert filled["abstract"] == "90.0% in ${a}$" and filled["date"] == "22 November 2026"
+    assert filled["abstract"] == "90.0% in ${a}$" and filled["date"] == "25 November 2026"
     assert filled["banner"] == "B" and publish.metadata(RESULTS, path)["banner"] == ""
     with pytest.raises(ReportError, match=r"asks for \{04_evaluation\[test\]\[ImprovedNet\]"):
         publish.metadata({"04_evaluation": {"test": {}}}, path)
@@ -523,6 +540,7 @@ def test_only_the_published_report_touches_readme(tmp_path, monkeypatch, project
         folder.mkdir(parents=True, exist_ok=True)
         first, second = record({"x": 1}, **settings), record(EVALUATION, **settings)
         nbformat.write(notebook("# Data", first), folder / "01_data.ipynb")
+        nbformat.write(notebook("# Nets", record(FASTNET, **settings)), folder / "03_improved.ipynb")
         nbformat.write(notebook("# Scores", second), folder / "04_evaluation.ipynb")
 
     for profile, output, seed, refused, touched in (
@@ -655,7 +673,7 @@ def test_settings_are_read_as_python_or_as_text():
     assert __main__.parameters.check(epochs) == {
         "profile": "full",
         "seed": 0,
-        "changes": {"BaselineNet": {"epochs": 20}, "ImprovedNet": {"epochs": 3}},
+        "changes": {"BaselineNet": {"epochs": 20}, "ImprovedNet": {"epochs": 3}, "FastNet": {"epochs": 20}},
     }
 
 
