@@ -8,6 +8,7 @@ import base64
 import io
 import itertools
 import logging
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -348,7 +349,7 @@ def flowchart(rows, loop):
     ax = chart.subplots()
     ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
-    line = {"color": MUTED, "linewidth": 1.1}
+    line: dict[str, Any] = {"color": MUTED, "linewidth": 1.1}
     arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
     for i, row in enumerate(rows):
         for j, (title, text, *flags) in enumerate(row):
@@ -815,7 +816,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     confident {network: (mistakes as trained, mistakes after the temperature)}.
     """
     chart, colours = Chart(WIDTH, 3.5), _colours(f1)
-    left, right = chart.subfigures(1, 2, width_ratios=(1, 1.25))
+    left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))
     ax = top.subplots()

@@ -7,7 +7,6 @@ after another, a DataLoader with two workers, the default memory layout, float32
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,11 @@ import pandas as pd
 import torch
 from PIL import Image
 from torch import nn
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None  # type: ignore[assignment]
 
 from helpers import config, data, files, models, notebook, train
 from helpers.config import IMPROVED, TrainConfig
@@ -139,12 +143,15 @@ def measure(part: Part, cfg: TrainConfig, device: train.Device, steps: int, roun
     return {"matmul_gflops": peak, "rows": rows}
 
 
-def peak_memory() -> float:
-    """GiB that a process holds at most when it loads the data and trains ImprovedNet for 20 steps."""
-    code = "from helpers import bench; bench.train_a_little()"
+def peak_memory() -> float | None:
+    """GiB that a process holds at most when it loads the data and trains ImprovedNet for 20 steps; None on Windows."""
+    code = "from helpers.commands import bench; bench.train_a_little()"
     if subprocess.run([sys.executable, "-c", code], cwd=config.ROOT).returncode:
         raise Problem("training in a process of its own, to measure its memory, failed: its words are above.")
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux KiB
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit / 1024**3
 
 
 def train_a_little() -> None:
