@@ -69,12 +69,19 @@ def usual_steps(part: Part, cfg: TrainConfig) -> Generator[float, None, None]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=cfg.peak_lr, weight_decay=cfg.weight_decay)
     criterion = nn.CrossEntropyLoss(label_smoothing=cfg.label_smoothing)
     loader = torch.utils.data.DataLoader(PILImages(part, cfg), batch_size=cfg.batch_size, shuffle=True, num_workers=2)
-    for x, y in loader:
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        loss.backward()
-        optimizer.step()
-        yield loss.item()
+    try:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+    except RuntimeError as error:
+        if "shared memory" not in str(error) and "Bus error" not in str(error):
+            raise
+        raise Problem(
+            "the DataLoader's workers need more shared memory: start the container with --shm-size=1g."
+        ) from None
 
 
 def our_steps(part: Part, cfg: TrainConfig, device: train.Device) -> Generator[float, None, None]:

@@ -3,11 +3,13 @@
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
 from helpers import models, train
 from helpers.commands import bench
 from helpers.config import IMPROVED
+from helpers.errors import Problem
 
 
 def test_every_contender_takes_steps_and_the_table_follows(sample):
@@ -25,6 +27,16 @@ def test_every_contender_takes_steps_and_the_table_follows(sample):
     assert page.startswith("before\n<!-- bench -->\n| training ImprovedNet | images/s |") and "old" not in page
     assert page.count("\n| ") == 6 and "1.23 GiB" in page and page.endswith("\n<!-- /bench -->\nafter\n")
     assert bench.readme(page, whole) == page
+
+
+def test_too_little_shared_memory_is_one_sentence(sample, monkeypatch):
+    def starved(*arguments, **options):
+        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. Out of shared memory.")
+        yield
+
+    monkeypatch.setattr(torch.utils.data, "DataLoader", starved)
+    with pytest.raises(Problem, match="start the container with --shm-size"):
+        next(bench.usual_steps(sample[0], IMPROVED))
 
 
 def ours(part, cfg):
