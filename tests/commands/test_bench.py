@@ -1,6 +1,7 @@
 """The bench measures what it says, on a few steps."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,24 +9,38 @@ import torch
 
 from helpers import models, train
 from helpers.commands import bench
-from helpers.config import IMPROVED
+from helpers.config import FAST, IMPROVED
 from helpers.errors import Problem
 
 
-def test_every_contender_takes_steps_and_the_table_follows(sample):
+def test_every_contender_takes_steps_and_the_table_follows(sample, monkeypatch):
+    monkeypatch.setattr(bench, "FAST", dataclasses.replace(FAST, batch_size=100, microbatch=50))
     result = bench.measure(sample[0], IMPROVED, bench.train.Device("cpu", torch.bfloat16), steps=1, rounds=1)
     names = [row["what"] for row in result["rows"]]
-    assert names[:2] == ["the usual way", "ours, float32"] and names[-1] == "ours, bfloat16"
+    assert names[:2] == ["ImprovedNet, the usual way", "ImprovedNet, float32"]
+    assert names[-2:] == ["ImprovedNet, bfloat16", "FastNet, bfloat16"]
+    assert result["matmul_gflops"].keys() == {"float32", "bfloat16"}
     for row in result["rows"]:
-        work = 6 * models.macs(models.build("ImprovedNet")) * row["images_per_second"] / 1e9
+        network, precision = row["what"].split(", ")[0], "bfloat16" if "bfloat16" in row["what"] else "float32"
+        work = 6 * models.macs(models.build(network)) * row["images_per_second"] / 1e9
         assert abs(row["gflops"] / work - 1) < 1e-6 and row["low"] <= row["images_per_second"] <= row["high"]
-        assert abs(row["share_of_matmul"] * result["matmul_gflops"] / row["gflops"] - 1) < 1e-6
+        assert abs(row["share_of_matmul"] * result["matmul_gflops"][precision] / row["gflops"] - 1) < 1e-6
+        assert (row["times_usual"] is None) == (network == "FastNet")
+        epochs = None if "no augmentation" in row["what"] else bench.EPOCHS_TO_GOAL[network]
+        assert row["minutes_to_goal"] == (epochs and pytest.approx(row["epoch_seconds"] * epochs / 60))
     assert result["rows"][0]["times_usual"] == 1
-    assert bench.table(result).shape == (4, 5)
-    whole = {**result, "device": "a CPU", "torch": "2", "rounds": 1, "steps": 1, "peak_memory_gib": 1.234}
+    assert bench.table(result).shape == (5, 6) and bench.table(result).iloc[-1]["times the usual"] == "–"
+    whole = {
+        **json.loads(json.dumps(result)),
+        "device": "a CPU",
+        "torch": "2",
+        "rounds": 1,
+        "steps": 1,
+        "peak_memory_gib": 1.234,
+    }
     page = bench.readme("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", whole)
-    assert page.startswith("before\n<!-- bench -->\n| training ImprovedNet | images/s |") and "old" not in page
-    assert page.count("\n| ") == 6 and "1.23 GiB" in page and page.endswith("\n<!-- /bench -->\nafter\n")
+    assert page.startswith("before\n<!-- bench -->\n| training | images/s |") and "old" not in page
+    assert page.count("\n| ") == 7 and "1.23 GiB" in page and page.endswith("\n<!-- /bench -->\nafter\n")
     assert bench.readme(page, whole) == page
 
 
@@ -40,7 +55,7 @@ def test_too_little_shared_memory_is_one_sentence(sample, monkeypatch):
 
 
 def ours(part, cfg):
-    return bench.our_steps(part, cfg, bench.FLOAT32)
+    return bench.our_steps("ImprovedNet", part, cfg, bench.FLOAT32)
 
 
 def test_the_usual_way_trains_as_ours_does(sample):
