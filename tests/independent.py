@@ -208,10 +208,12 @@ def sections(logits: dict, labels: dict) -> dict:
         | by_kind(logits["validation"][name], labels["validation"])
         for name in PAIR
     }
-    divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in PAIR}
+    divisors = {name: temperature(logits["validation"][name], labels["validation"]) for name in z}
+    scaled = scores(z["FastNet"] / divisors["FastNet"], y)
+    rescaled = {"temperature": divisors["FastNet"], "nll": scaled["nll"], "ece": scaled["ece"]}
     return {
         "02_baseline": {"validation": {"BaselineNet": validation["BaselineNet"]}},
-        "03_improved": {"validation": validation, "test": {"FastNet": fast}},
+        "03_improved": {"validation": validation, "test": {"FastNet": fast}, "rescaled": {"FastNet": rescaled}},
         "04_evaluation": {
             "test": {name: tested_with[name] for name in PAIR},
             "f1": f1,
