@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
+from helpers.runs import Results
+
 
 def spread(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a key of a table of trials: title, n, and mean and deviation of accuracy, loss and gap.
@@ -32,13 +34,20 @@ def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(differences, orient="index", columns=["difference", "low", "high"]).rename_axis("key")
 
 
-def paired(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
-    """Mean difference of each score, rows minus others, over the seeds that index both; with its 95 % t interval."""
-    both = rows.index.intersection(others.index)
-    test = scipy.stats.ttest_rel(rows.loc[both], others.loc[both])
-    interval = test.confidence_interval()
-    difference = (rows.loc[both] - others.loc[both]).mean()
-    return pd.DataFrame({"difference": difference, "low": interval.low, "high": interval.high})
+def by_seed(trainings: list[Results]) -> pd.DataFrame:
+    """What metrics.summary gave of the test images for each training, a row a seed."""
+    return pd.DataFrame({each.record["seed"]: each.record["scores"]["test"] for each in trainings}).T
+
+
+def beside(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each score in rows minus that in known, both a row a seed: difference, low and high of its 95 % interval.
+
+    Rows may be few, even one: both versions are supposed to have the deviation over seeds of the known one (Student's
+    t).
+    """
+    difference, n = rows.mean() - known.mean(), len(known)
+    reach = scipy.stats.t.ppf(0.975, n - 1) * known.std() * (1 / len(rows) + 1 / n) ** 0.5
+    return pd.DataFrame({"difference": difference, "low": difference - reach, "high": difference + reach})
 
 
 def off_the_line(rows: pd.DataFrame, found: pd.DataFrame, x: str, y: str) -> dict[str, float]:

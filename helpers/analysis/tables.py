@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 
 from helpers import augment, inference, metrics, models
+from helpers.analysis import effects
 from helpers.config import CLASSES, TrainConfig
 from helpers.inference import Prediction
 
@@ -216,6 +217,23 @@ def costs(rows: pd.DataFrame) -> pd.DataFrame:
         "accuracy": rows["accuracy"].map("{:.1%}".format),
     }
     return pd.DataFrame(shown, rows.index).rename_axis("answer")
+
+
+def side_by_side(versions: dict[str, pd.DataFrame], scores: dict[str, str]) -> pd.DataFrame:
+    """Means over seeds of two versions of a training, and their difference with its interval (effects.beside).
+
+    versions: {title: table of effects.by_seed}; scores: {score: title}. As text, a row a score.
+    """
+    (first, second), keys = versions.values(), list(scores)
+    change = effects.beside(first[keys], second[keys])
+    shown = {}
+    for key, title in scores.items():
+        digits = 1 if key == "wrong_above_90" else 4
+        lead, low, high = (f"{value:+.{digits}f}" for value in change.loc[key])
+        cells = [f"{each[key].mean():.{digits}f}" for each in versions.values()]
+        shown[title] = [*cells, f"{lead} [{low}, {high}]"]
+    titles = [f"{title} ({len(each)})" for title, each in versions.items()]
+    return pd.DataFrame(shown, [*titles, "difference"]).T.rename_axis("on the test images (seeds)")
 
 
 def shifts(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,13 @@
 """Means over seeds count each seed once, and one seed has no deviation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
-from helpers.analysis import effects
+from helpers.analysis import effects, tables
 
 
 def training(network, epochs, seed, accuracy, **config):
@@ -48,14 +50,14 @@ def test_each_interval_is_welchs_of_its_own_groups():
     assert found.loc["unsteady", "high"] > 0
 
 
-def test_pairs_of_seeds_are_compared_seed_by_seed():
-    rows = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [1.0, 1.0, 1.1]}, index=[0, 1, 2])
-    others = pd.DataFrame({"a": [3.5, 1.9, 1.1, 9.0], "b": [0.1, 0.0, 0.1, 5.0]}, index=[2, 1, 0, 3])
-    found = effects.paired(rows, others)
-    d = np.array([1 - 1.1, 2 - 1.9, 3 - 3.5])
-    reach = scipy.stats.t.ppf(0.975, 2) * d.std(ddof=1) / 3**0.5
-    assert found.loc["a"].tolist() == pytest.approx([d.mean(), d.mean() - reach, d.mean() + reach])
-    assert found.loc["b", "low"] < found.loc["b", "difference"] == pytest.approx(2.9 / 3)
+def test_one_more_seed_is_held_against_the_deviation_of_the_others():
+    known = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.1, 0.2, 0.3]})  # deviations 1 and 0.1
+    found = effects.beside(pd.DataFrame({"a": [8.0], "b": [0.2]}), known)
+    reach = 4.302653 * (1 + 1 / 3) ** 0.5  # t with 2 degrees of freedom
+    assert found.loc["a"].tolist() == pytest.approx([6, 6 - reach, 6 + reach])
+    assert found.loc["b"].tolist() == pytest.approx([0, -reach / 10, reach / 10])
+    two = effects.beside(pd.DataFrame({"a": [7.0, 9.0]}), known[["a"]])
+    assert two.loc["a", "high"] - 6 == pytest.approx(4.302653 * (1 / 2 + 1 / 3) ** 0.5)
 
 
 def test_what_lies_on_the_line_is_no_excess():
@@ -73,3 +75,14 @@ def test_few_seeds_say_little():
     assert effects.beyond_chance(1.0, 5) == pytest.approx(2**0.5 * 2.776, abs=1e-3)
     assert effects.beyond_chance(1.0, 3) == pytest.approx(2**0.5 * 4.303, abs=1e-3)
     assert effects.deviation_interval(1.0, 5) == pytest.approx(((4 / 11.143) ** 0.5, (4 / 0.48442) ** 0.5), abs=1e-3)
+
+
+def test_two_versions_stand_side_by_side():
+    def trainings(*scores):
+        records = [{"seed": seed, "scores": {"test": {"aurc": a}}} for seed, a in enumerate(scores)]
+        return effects.by_seed([SimpleNamespace(record=record) for record in records])
+
+    versions = {"without": trainings(0.25), "with": trainings(0.2, 0.3, 0.4)}
+    shown = tables.side_by_side(versions, {"aurc": "AURC"})
+    assert shown.columns.tolist() == ["without (1)", "with (3)", "difference"]
+    assert shown.loc["AURC"].tolist() == ["0.2500", "0.3000", "-0.0500 [-0.5468, +0.4468]"]
