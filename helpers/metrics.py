@@ -388,8 +388,8 @@ def paired_bootstrap(statistic, labels, *logits, draws=1000, seed=0):
 
 
 def intervals(logits, labels, draws=500):
-    """Bootstrap 95 % intervals of macro-F1, loss and Brier score over the choice of images: KEY_low and KEY_high."""
-    statistics = {"macro_f1": macro_f1, "nll": nll, "brier": brier}
+    """Bootstrap 95 % intervals of macro-F1, loss, Brier score and AURC over the choice of images: KEY_low, KEY_high."""
+    statistics = {"macro_f1": macro_f1, "nll": nll, "brier": brier, "aurc": aurc}
     found = {key: paired_bootstrap(of, labels, logits, draws=draws)[0] for key, of in statistics.items()}
     ends = {"low": 0.025, "high": 0.975}
     return {f"{key}_{end}": float(np.quantile(drawn, q)) for key, drawn in found.items() for end, q in ends.items()}

@@ -208,11 +208,10 @@ def schedule(lrs, unit="epoch"):
     """Learning rate of every epoch (or step, or whatever `unit` says): lrs (n,) floats."""
     chart = Chart(4.2, 2)
     ax = chart.subplots()
-    lrs = np.asarray(lrs)
+    lrs = np.asarray(lrs)  # of a table, the last is not [-1]
     ax.plot(np.arange(1, len(lrs) + 1), lrs, color=INK)
     ax.set(xlabel=unit, ylabel="learning rate", ylim=(0, None))
     _whole(ax.xaxis)
-    lrs = np.asarray(lrs)  # of a table, the last is not [-1]
     chart.says = f"It is {lrs[0]:.2g} at first, {max(lrs):.2g} at most and {lrs[-1]:.2g} at the end."
     return chart
 

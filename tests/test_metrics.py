@@ -230,7 +230,7 @@ def test_intervals_are_those_of_the_bootstrap(synthetic):
     found = metrics.intervals(logits, labels, draws=50)
     (drawn,) = metrics.paired_bootstrap(metrics.nll, labels, logits, draws=50)
     assert (found["nll_low"], found["nll_high"]) == tuple(np.quantile(drawn, [0.025, 0.975]))
-    assert found.keys() == {f"{key}_{end}" for key in ("macro_f1", "nll", "brier") for end in ("low", "high")}
+    assert found.keys() == {f"{key}_{end}" for key in ("macro_f1", "nll", "brier", "aurc") for end in ("low", "high")}
 
 
 def test_paired_difference_by_hand():
