@@ -640,7 +640,7 @@ def saliency(images, maps, titles=()):
         colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
         rows.append(0.45 * grey[..., None] + 0.55 * colour)
     longest = max(map(len, ("image", *maps)))
-    tile = min(0.75, (WIDTH - 0.15 - 0.07 * longest) / len(images))
+    tile = min(0.62, (WIDTH - 0.15 - 0.07 * longest) / len(images))
     return _mosaic(rows, tile, ["image", *maps], titles)
 
 
