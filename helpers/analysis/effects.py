@@ -34,6 +34,11 @@ def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
     return pd.DataFrame.from_dict(differences, orient="index", columns=["difference", "low", "high"]).rename_axis("key")
 
 
+def best(change: pd.DataFrame, kind: str) -> str:
+    """The key with the largest difference among those that begin with `kind`, such as one choice at several rates."""
+    return change["difference"][change.index.str.startswith(kind)].idxmax()
+
+
 def by_seed(trainings: list[Results]) -> pd.DataFrame:
     """What metrics.summary gave of the test images for each training, a row a seed."""
     return pd.DataFrame({each.record["seed"]: each.record["scores"]["test"] for each in trainings}).T
