@@ -129,18 +129,14 @@ def cue_table(rows: pd.DataFrame, keys: list[str], cues: dict[str, str]) -> pd.D
 def over_seeds(trainings: list[tuple[dict, dict]], scores: list[str]) -> pd.DataFrame:
     """Mean and deviation of scores over trainings that differ in nothing but the seed.
 
-    trainings: pairs of the record of a run and its scores; a seed that comes twice counts once. One row a kind of
-    training, longer ones later: network, epochs, n, and each score with its deviation, NaN for a group of one.
+    trainings: pairs of the record of a run and its scores; of a seed that comes twice the first counts. One row a kind
+    of training, longer ones later: network, epochs, n, and each score with its deviation, NaN for a group of one.
     """
-    rows = {}
+    rows: dict[tuple, dict] = {}
     for record, scored in trainings:
         same = json.dumps([record["network"], record["config"], record["data"]], sort_keys=True)
-        rows[same, record["seed"]] = {
-            "same": same,
-            "network": record["network"],
-            "epochs": record["epochs"],
-            **{score: scored[score] for score in scores},
-        }
+        row = {"same": same, "network": record["network"], "epochs": record["epochs"]}
+        rows.setdefault((same, record["seed"]), row | {score: scored[score] for score in scores})
     groups = pd.DataFrame(rows.values()).groupby(["network", "epochs", "same"])[scores]
     sizes = groups.size().rename("n")
     table = pd.concat([sizes, groups.mean(), groups.std().add_suffix("_std")], axis=1)

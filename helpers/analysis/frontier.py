@@ -32,8 +32,8 @@ def threads(record: dict) -> int:
 def points(trainings: list[Results], labels: np.ndarray) -> pd.DataFrame:
     """One row a network and length: network, epochs, n, accuracy, accuracy_std, pflop, minutes, threads.
 
-    The accuracy is that of the kept logits of the test images, whose classes are `labels`; a seed
-    that comes twice counts once. minutes and threads are those of the fastest run.
+    The accuracy is that of the kept logits of the test images, whose classes are `labels`; of a seed
+    that comes twice the first counts. minutes and threads are those of the fastest run.
     """
     scored = [(each.record, {"accuracy": (each.logits["test"].argmax(1) == labels).mean()}) for each in trainings]
     costs = pd.DataFrame(
