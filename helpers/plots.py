@@ -640,7 +640,7 @@ def saliency(images, maps, titles=()):
         colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
         rows.append(0.45 * grey[..., None] + 0.55 * colour)
     longest = max(map(len, ("image", *maps)))
-    tile = min(0.62, (WIDTH - 0.15 - 0.07 * longest) / len(images))
+    tile = min(0.52, (WIDTH - 0.15 - 0.07 * longest) / len(images))
     return _mosaic(rows, tile, ["image", *maps], titles)
 
 
@@ -652,7 +652,7 @@ def reliability(tables):
     95 % intervals. Bins of fewer than 20 images are left out.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.5), _colours(models)
+    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.2), _colours(models)
     axes = chart.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for name, table in tables.items():
         model, _, variant = name.partition(", ")
@@ -698,7 +698,7 @@ def risk_coverage(curves):
 
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
-    chart, colours = Chart(4.6, 2.2), _colours(curves)
+    chart, colours = Chart(4.6, 1.9), _colours(curves)
     ax = chart.subplots()
     for name, (coverage, risk) in curves.items():
         # 500 points are as many as the eye can tell apart, and keep the SVG small.
@@ -763,7 +763,7 @@ def frontier(rows, cited, reference):
     and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
     an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 2.5), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 2.3), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
@@ -814,7 +814,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
     confident {network: (mistakes as trained, mistakes after the temperature)}.
     """
-    chart, colours = Chart(WIDTH, 3.5), _colours(f1)
+    chart, colours = Chart(WIDTH, 3.3), _colours(f1)
     left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))

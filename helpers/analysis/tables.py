@@ -183,8 +183,8 @@ def within_pair(prediction: Prediction, labels: np.ndarray, pair: tuple, each: i
 
 def calibration(versions: dict[str, dict]) -> pd.DataFrame:
     """Scores of calibration, a row a version of a network; versions: {title: metrics.summary}."""
-    shown = {"ece": "ECE", "ece_floor": "floor", "ece_limit": "limit", "classwise_ece": "classwise ECE", "nll": "loss"}
-    shown |= {"brier": "Brier", "wrong_above_90": "wrong above 0.9", "expected_above_90": "expected"}
+    shown = {"ece": "ECE", "ece_floor": "floor", "ece_limit": "limit", "nll": "loss", "brier": "Brier"}
+    shown |= {"wrong_above_90": "wrong above 0.9", "expected_above_90": "expected"}
     return pd.DataFrame(versions).T[list(shown)].rename(columns=shown)
 
 
