@@ -49,6 +49,7 @@ def mistakes(part: Part, predictions: Mapping[str, Prediction]) -> None:
         shares[name] = np.round(1000 * np.take_along_axis(p, order, 1)).astype(int).tolist()
     _show(
         kind="mistakes",
+        names=list(predictions),
         classes=CLASSES,
         indices=wrong.tolist(),
         labels=part.labels[wrong].tolist(),
@@ -74,10 +75,10 @@ def temperature(labels: np.ndarray, predictions: Mapping[str, Prediction], tempe
             "packed": _packed(prediction.logits, labels),
         }
     steps = [LOGIT_STEPS, LAG_STEPS, LAG_SCALE]
-    _show(kind="temperature", networks=networks, images=len(labels), threshold=THRESHOLD, steps=steps)
+    _show(kind="temperature", names=list(networks), networks=networks, images=len(labels), threshold=THRESHOLD, steps=steps)
 
 
-def _show(**data):
+def _show(**data):  # a stored notebook sorts the keys of its outputs: `names` has the networks in their order
     display({MIME: data, "text/plain": "report.html shows this part"}, raw=True)
 
 
@@ -171,8 +172,8 @@ def static(data):
 def _surest(data):
     """For each network its surest mistakes as pictures."""
     parts = []
-    for name, best in data["best"].items():
-        shares, labels = data["shares"][name], data["labels"]
+    for name in data["names"]:
+        best, shares, labels = data["best"][name], data["shares"][name], data["labels"]
         wrong = [i for i, classes in enumerate(best) if classes[0] != labels[i]]
         wrong = sorted(wrong, key=lambda i: -shares[i][0])[:SUREST]
         pictures = [_picture(data, i, best[i][0], shares[i][0]) for i in wrong]
@@ -193,8 +194,8 @@ def _table(data):
     """The scores of each network at temperature 1 and at its own."""
     head = ("network", "temperature", "ECE", f"answered above {THRESHOLD}", "wrong of these")
     rows = ["".join(f'<th scope="col">{title}</th>' for title in head)]
-    for name, network in data["networks"].items():
-        for row in network["rows"]:
+    for name in data["names"]:
+        for row in data["networks"][name]["rows"]:
             numbers = (
                 f"{row['temperature']:.2f}",
                 f"{row['ece']:.3f}",

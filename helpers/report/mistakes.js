@@ -1,11 +1,10 @@
 "use strict";
 // All images that a network gets wrong, found by the confusion matrix or by the fields above it.
 
-start("mistakes", (root, { classes, indices, labels, best, shares, columns }) => {
+start("mistakes", (root, { classes, names, indices, labels, best, shares, columns }) => {
   const ANY = "any";
   const PAGE = 24; // images shown at a time
-  const networks = Object.keys(best);
-  const [network, networkLabel] = select("Network", networks);
+  const [network, networkLabel] = select("Network", names);
   const [actual, actualLabel] = select("True class", [ANY, ...classes]);
   const [predicted, predictedLabel] = select("Predicted class", [ANY, ...classes]);
   const [least, leastShown, leastLabel] = slider("Least confidence", { min: 0, max: 99, value: 0 });
@@ -80,7 +79,7 @@ start("mistakes", (root, { classes, indices, labels, best, shares, columns }) =>
   function picture(i) {
     const style = `--column: ${i % columns}; --row: ${Math.floor(i / columns)}`;
     const three = best[network.value][i].map((k, place) => bar(i, k, shares[network.value][i][place]));
-    const others = networks.filter((name) => name !== network.value).map((name) => {
+    const others = names.filter((name) => name !== network.value).map((name) => {
       const k = best[name][i][0];
       const tick = k === labels[i] ? " ✓" : "";
       return element("p", {}, `${name}: ${classes[k]} ${percent(shares[name][i][0] / 1000)}${tick}`);

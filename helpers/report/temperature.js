@@ -88,7 +88,7 @@ start("temperature", async (root, data) => {
         ...dots.map(([a, b]) => element("circle", { cx: across(a), cy: up(b), r: 3.5 })))));
   }
 
-  const networks = Object.entries(data.networks);
+  const networks = data.names.map((name) => [name, data.networks[name]]);
   const stored = await Promise.all(networks.map(([, { packed }]) => unpacked(packed)));
   const [exponent, temperatureShown, temperatureLabel] =
     slider("Temperature", { min: -1.5, max: 1, step: 0.01, value: 0 }); // powers of 2

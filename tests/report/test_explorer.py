@@ -93,6 +93,18 @@ def test_the_table_without_script_is_that_of_metrics(emitted):
     assert cells[4:] == ["1.20", f"{scaled['ece']:.3f}", f"{answered:.1%}", str(scaled["wrong_above_90"])]
 
 
+def test_the_networks_keep_their_order_in_a_stored_notebook(emitted):
+    labels = np.arange(50) % 10
+    predictions = {name: predicted(labels, 0) for name in ("second", "first")}
+    for shown in (
+        emitted(explorer.mistakes, data.Part(np.zeros((50, 32, 32, 3), np.uint8), labels), predictions),
+        emitted(explorer.temperature, labels, predictions, dict.fromkeys(predictions, 1.0)),
+    ):
+        stored = json.loads(json.dumps(shown, sort_keys=True))
+        page = explorer.static(stored)
+        assert page.index("second") < page.index("first")
+
+
 def test_no_text_of_the_data_ends_its_element(emitted):
     name = "</script><script>alert(1)</script><!--"
     labels = np.arange(50) % 10
