@@ -44,15 +44,10 @@ def by_seed(trainings: list[Results]) -> pd.DataFrame:
     return pd.DataFrame({each.record["seed"]: each.record["scores"]["test"] for each in trainings}).T
 
 
-def beside(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each score in rows minus that in known, both a row a seed: difference, low and high of its 95 % interval.
-
-    Rows may be few, even one: both versions are supposed to have the deviation over seeds of the known one (Student's
-    t).
-    """
-    difference, n = rows.mean() - known.mean(), len(known)
-    reach = scipy.stats.t.ppf(0.975, n - 1) * known.std() * (1 / len(rows) + 1 / n) ** 0.5
-    return pd.DataFrame({"difference": difference, "low": difference - reach, "high": difference + reach})
+def beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Mean of each score in `first` minus that in `second`, both a row a seed: difference, low and high as in against."""
+    rows = pd.concat({"first": first, "second": second}, names=["key"]).reset_index("key")
+    return pd.DataFrame({score: against(rows, "second", score).loc["first"] for score in first}).T
 
 
 def off_the_line(rows: pd.DataFrame, found: pd.DataFrame, x: str, y: str) -> dict[str, float]:

@@ -75,7 +75,14 @@ def temperature(labels: np.ndarray, predictions: Mapping[str, Prediction], tempe
             "packed": _packed(prediction.logits, labels),
         }
     steps = [LOGIT_STEPS, LAG_STEPS, LAG_SCALE]
-    _show(kind="temperature", names=list(networks), networks=networks, images=len(labels), threshold=THRESHOLD, steps=steps)
+    _show(
+        kind="temperature",
+        names=list(networks),
+        networks=networks,
+        images=len(labels),
+        threshold=THRESHOLD,
+        steps=steps,
+    )
 
 
 def _show(**data):  # a stored notebook sorts the keys of its outputs: `names` has the networks in their order
