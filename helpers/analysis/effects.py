@@ -45,7 +45,7 @@ def by_seed(trainings: list[Results]) -> pd.DataFrame:
 
 
 def beside(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Mean of each score in `first` minus that in `second`, both a row a seed: difference, low and high as in against."""
+    """Mean of each score in `first` minus that in `second`, both a row a seed, with its interval, as in `against`."""
     rows = pd.concat({"first": first, "second": second}, names=["key"]).reset_index("key")
     return pd.DataFrame({score: against(rows, "second", score).loc["first"] for score in first}).T
 
