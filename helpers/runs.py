@@ -351,7 +351,7 @@ def code_changed(record: dict) -> str:
 
 def when_where(record: dict) -> str:
     """When, where and how long a run was trained, in words."""
-    return f"trained on {record['date']} on {record['device']} in {record['seconds'] / 60:.0f} min"
+    return f"trained on {record['date']} in {record['seconds'] / 60:.0f} min ({record['device']})"
 
 
 def record_digest(record: dict) -> str:
