@@ -344,7 +344,7 @@ def flowchart(rows, loop):
     takes part in training only. A row that begins with such a box branches off from the box above it; one within a
     row is also passed by. loop: the title of the box from which an arrow leads back to the first one, and its label.
     """
-    chart = Chart(WIDTH, 0.68 * len(rows) + 0.1)
+    chart = Chart(WIDTH, 0.64 * len(rows) + 0.1)
     ax = chart.subplots()
     ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
@@ -698,7 +698,7 @@ def risk_coverage(curves):
 
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
-    chart, colours = Chart(4.6, 1.9), _colours(curves)
+    chart, colours = Chart(4.6, 1.7), _colours(curves)
     ax = chart.subplots()
     for name, (coverage, risk) in curves.items():
         # 500 points are as many as the eye can tell apart, and keep the SVG small.

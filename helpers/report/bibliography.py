@@ -34,6 +34,8 @@ def _work(item):
     initials = [_initials(author.get("given", "")) for author in item["author"]]
     names = [", ".join(filter(None, name)) for name in zip(families, initials, strict=True)]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    if len(names) > 3:
+        listed = f"{names[0]} et al."
     return Work(cited, year, f"{listed} ({year}). {_plain(item['title'])}. {_published(item)}")
 
 
@@ -41,7 +43,7 @@ def _published(item):
     where = f"*{item['container-title']}*" if "container-title" in item else item.get("publisher", "")
     volume = item.get("volume", "") + (f"({item['issue']})" if "issue" in item else "")
     parts = [where, volume, item.get("page", "").replace("-", "–")]
-    link = f" [doi:{item['DOI']}](https://doi.org/{item['DOI']})" if "DOI" in item else ""
+    link = f" [doi](https://doi.org/{item['DOI']})" if "DOI" in item else ""
     link = link or (f" [{item['URL'].removeprefix('https://')}]({item['URL']})" if "URL" in item else "")
     return ", ".join(part for part in parts if part) + "." + link
 

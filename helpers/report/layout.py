@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 MARK = re.compile(r"^//: (text|bound|float)\n", re.M)
-TOP, BOTTOM = 1.6 * 72 / 2.54, 27.9 * 72 / 2.54  # the margins of template.typ, in points from the top of the page
+TOP, BOTTOM = 1.5 * 72 / 2.54, 28.1 * 72 / 2.54  # the margins of template.typ, in points from the top of the page
 GAP = 45  # points: as much may stay empty at the end of a page
 # A spot is invisible. Over a page break it goes with the block after it; placed, it stays with the block before it.
 SPOT = "#let spot(name) = context [#metadata((name, here().page(), here().position().y.pt())) <spot>]\n"
