@@ -490,7 +490,7 @@ def gallery(images, true, predicted, confidence, columns=6, titles=()):
         answer = f"{names[y]}\n→{names[k]}\n{share}" if narrow else f"{names[y]} →\n{names[k]} {share}"
         label = f"{names[y]}\n{share}" if y == k else answer
         if titles and i % columns == 0:
-            above = {"xytext": (0, 9.2 * label.count("\n") + 14), "textcoords": "offset points"}
+            above = {"xytext": (0, 9.2 * label.count("\n") + 12.5), "textcoords": "offset points"}
             title = ax.annotate(titles[i // columns], (0, 1), xycoords="axes fraction", weight="bold", **above)
             title.set_in_layout(False)  # the empty line above the label keeps its place; it may be wider than a tile
         ax.set_title(("\n" if titles else "") + label, fontsize=8, linespacing=1.15, pad=3)
@@ -673,7 +673,7 @@ def reliability(tables):
             markerfacecolor=colours[model] if first else "white",
             **style,
         )
-        top.set(title=model, xlim=(0, 1), xticks=(0, 0.5, 1))
+        top.set(title=model, xlim=(0, 1), xticks=(0.25, 0.5, 0.75, 1))
         share = table["count"] / table["count"].sum()
         bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
         bottom.set(xlabel="confidence", ylim=(0, None))
@@ -682,7 +682,7 @@ def reliability(tables):
     for ax in axes[0]:
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
         ax.legend(loc="lower right")
-    axes[0, 0].set_ylabel("accuracy − confidence")
+    axes[0, 0].set_ylabel("accuracy\n− confidence")
     axes[1, 0].set_ylabel("images")
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
     chart.says = _listed(
@@ -714,7 +714,7 @@ def risk_coverage(curves):
             color=colours[name],
             annotation_clip=False,
         )
-    ax.set(xlabel="share of images answered", ylabel="error rate among them", xlim=(0, 1), ylim=(0, None))
+    ax.set(xlabel="share of images answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None))
     _percent(ax.xaxis)
     _percent(ax.yaxis)
     chart.says = _listed(
