@@ -305,7 +305,7 @@ def convolution(image, corner, patch, kernel, bias):
     """
     patch, kernel = np.asarray(patch, dtype=float), np.asarray(kernel, dtype=float)
     k, products = kernel.shape[1], patch * kernel
-    chart = Chart(WIDTH, 0.28 * (3 * k + 2))
+    chart = Chart(WIDTH, 0.25 * (3 * k + 2))
     picture, ax = chart.subplots(1, 2, width_ratios=(1, 3))
     picture.imshow(_images(image[None])[0], interpolation="nearest")
     frame = Rectangle((corner[1] - 0.5, corner[0] - 0.5), k, k, fill=False, edgecolor="#FFD400", linewidth=1.6)
@@ -402,7 +402,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 3.1 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 2.9 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
@@ -676,12 +676,13 @@ def reliability(tables):
         top.set(title=model, xlim=(0, 1), xticks=(0.25, 0.5, 0.75, 1))
         share = table["count"] / table["count"].sum()
         bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
-        bottom.set(xlabel="confidence", ylim=(0, None))
+        bottom.set(xlabel="confidence")
         for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
             _percent(axis)
     for ax in axes[0]:
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
         ax.legend(loc="lower right")
+    axes[1, 0].set_ylim(0, None)  # of both, when all is drawn
     axes[0, 0].set_ylabel("accuracy\n− confidence")
     axes[1, 0].set_ylabel("images")
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
@@ -814,7 +815,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
     confident {network: (mistakes as trained, mistakes after the temperature)}.
     """
-    chart, colours = Chart(WIDTH, 3.3), _colours(f1)
+    chart, colours = Chart(WIDTH, 3.1), _colours(f1)
     left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))
