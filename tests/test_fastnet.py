@@ -89,7 +89,7 @@ def test_flip_alternates_and_depends_on_seed_and_epoch_alone():
 
 
 def test_a_reflected_shift_brings_in_the_edge(sample):
-    x = to_unit(torch.from_numpy(sample[0].images[:4]))
+    x = to_unit(torch.tensor(sample[0].images[:4]))
     none, shift = torch.zeros(4), torch.tensor([[2.0, 0.0]] * 4)
     moved = augment.warp(x, none, shift, none.bool(), "nearest", "reflection")
     assert torch.equal(moved[..., 2:], x[..., :-2])

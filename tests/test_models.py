@@ -134,7 +134,7 @@ def test_layers_in_words():
 def test_preprocessing(sample):
     images = sample[0].images[:5]
     expected = (images / 255 - np.array(CIFAR10_MEAN)) / np.array(CIFAR10_STD)
-    seen = normalise(to_unit(torch.from_numpy(images)))
+    seen = normalise(to_unit(torch.tensor(images)))
     np.testing.assert_allclose(seen.permute(0, 2, 3, 1).numpy(), expected, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_the_five_steps(model, sample):
 
 
 def test_denormalise_is_the_inverse_of_normalise(sample):
-    x = to_unit(torch.from_numpy(sample[1].images))
+    x = to_unit(torch.tensor(sample[1].images))
     torch.testing.assert_close(denormalise(normalise(x)), x, atol=1e-6, rtol=0)
 
 

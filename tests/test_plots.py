@@ -292,6 +292,13 @@ def test_reliability_shows_the_gap_of_well_filled_bins_and_the_share_of_all():
     assert sum(bottom.patches[0].get_data().values) == pytest.approx(1)
 
 
+def test_reliability_cuts_off_no_bar_of_a_second_network():
+    table = metrics.reliability(*MODELS["BaselineNet"])
+    surer = table.assign(count=np.where(table["count"] == table["count"].max(), 10 * table["count"], table["count"]))
+    *_, bottom = plots.reliability({"BaselineNet, as trained": table, "ImprovedNet, as trained": surer}).axes
+    assert bottom.get_ylim()[1] >= (surer["count"] / surer["count"].sum()).max()
+
+
 def test_effects_are_sorted_and_say_their_numbers():
     first, second = CHARTS["effects"]().axes
     assert [text.get_text() for text in first.get_yticklabels()] == ["without this", "without that", "other"]
