@@ -33,9 +33,9 @@ def _work(item):
     cited = " and ".join(families) if len(families) <= 2 else f"{families[0]} et al."
     initials = [_initials(author.get("given", "")) for author in item["author"]]
     names = [", ".join(filter(None, name)) for name in zip(families, initials, strict=True)]
-    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     if len(names) > 3:
-        listed = f"{names[0]} et al."
+        names = [f"{names[0]} et al."]
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return Work(cited, year, f"{listed} ({year}). {_plain(item['title'])}. {_published(item)}")
 
 
