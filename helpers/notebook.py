@@ -1,7 +1,10 @@
 """The first cell of every notebook, its findings, and how it hands its numbers to results.json."""
 
 import ast
-from collections.abc import Sequence
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from IPython.display import Markdown, display
@@ -182,6 +185,24 @@ def findings(*points: str | Sequence[str]) -> None:
     """Show points as one bullet list. A point is a sentence or several of them, empty ones left out."""
     texts = [_joined([point] if isinstance(point, str) else point) for point in points]
     display(Markdown("\n".join(f"- {text}" for text in texts if text)))
+
+
+def listing(*parts: str) -> None:
+    """Show pieces of Python code as one listing, with a blank line between them."""
+    display(Markdown("```python\n" + "\n\n".join(parts) + "\n```"))
+
+
+def code(part: Callable, first: str = "", last: str = "") -> str:
+    """The source of a function or class without docstrings, or its lines from `first` to `last`, texts in these lines.
+
+    Raises ValueError if there are no such lines.
+    """
+    lines = re.sub(r' *""".*?"""\n+', "", inspect.getsource(part), flags=re.S).splitlines()
+    starts = [i for i, line in enumerate(lines) if first in line]
+    ends = [i for i, line in enumerate(lines) if last in line and starts and i >= starts[0]]
+    if not ends:
+        raise ValueError(f"{part.__name__} has no lines from {first!r} to {last!r}.")
+    return textwrap.dedent("\n".join(lines[starts[0] : ends[0] + 1 if last else None]))
 
 
 def _joined(sentences: Sequence[str]) -> str:

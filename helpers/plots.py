@@ -396,8 +396,8 @@ def _box(ax, corner, title, text, flags):
 def confusion(matrices):
     """Confusion matrices side by side, in images per 100 of the true class (row percent); cells that round to 0 empty.
 
-    matrices maps a name to counts (K, K), rows true. The diagonal is muted so that the errors stand out; the colour
-    scale is shared.
+    matrices maps a name to counts (K, K), rows true. The diagonal, which is the recall, is muted so that the errors
+    stand out; the colour scale is shared. Two columns beside each matrix give precision and F1 in percent.
     """
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
@@ -422,7 +422,15 @@ def confusion(matrices):
         )
         for cell, value, is_error in zip(ax.texts, share.flat, off_diagonal.flat, strict=True):
             cell.set_color(MUTED if not is_error else "white" if value > 0.6 * most else INK)
-        ax.set_xticks(np.arange(len(CLASSES)) + 0.5, CLASSES, rotation=90)
+        counts = matrices[name]
+        answers, images, hits = counts.sum(0), counts.sum(1), counts.diagonal()
+        beside = {"precision": hits / np.maximum(answers, 1), "F1": 2 * hits / np.maximum(answers + images, 1)}
+        columns = len(CLASSES) + 1.1 + 1.2 * np.arange(len(beside))
+        for x, scores in zip(columns, beside.values(), strict=True):
+            for row, score in enumerate(scores):
+                ax.text(x, row + 0.5, f"{100 * score:.0f}", ha="center", va="center", fontsize=8)
+        ax.set_xlim(0, columns[-1] + 0.6)
+        ax.set_xticks([*np.arange(len(CLASSES)) + 0.5, *columns], [*CLASSES, *beside], rotation=90)
         ax.set_yticks(np.arange(len(CLASSES)) + 0.5, CLASSES if ax is chart.axes[0] else [], rotation=0)
         ax.tick_params(length=0)
         ax.set(title=name, xlabel="predicted class")
@@ -628,20 +636,26 @@ def corruption_curves(rows, score, shown=None):
 # ---------------------------------------------------------------- confidence
 
 
-def saliency(images, maps, titles=()):
-    """The images, and below them a row of heat maps over grey for each name: maps {name: (n, h, w) in 0..1}.
+def saliency(images, maps, titles, across=2):
+    """Each image and, beside it, its heat maps over grey; `across` images a row.
 
-    titles: one above each image.
+    images (n, h, w, 3); maps {name: (n, h, w) in 0..1}, the name above each map; titles: n texts, one above each image.
     """
-    images = _images(images)
+    images, columns = _images(images), 1 + len(maps)
     grey = images @ np.array([0.299, 0.587, 0.114])
-    rows = [images]
-    for heat in maps.values():
-        colour = matplotlib.colormaps["inferno"](np.asarray(heat))[..., :3]
-        rows.append(0.45 * grey[..., None] + 0.55 * colour)
-    longest = max(map(len, ("image", *maps)))
-    tile = min(0.52, (WIDTH - 0.15 - 0.07 * longest) / len(images))
-    return _mosaic(rows, tile, ["image", *maps], titles)
+    rows = -(-len(images) // across)
+    chart = Chart(WIDTH, 1.15 * rows * 8 / (across * columns))
+    axes = chart.subplots(rows, across * columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for i, block in enumerate(axes.reshape(-1, columns)[: len(images)]):
+        block[0].imshow(images[i], interpolation="nearest")
+        block[0].set_title(titles[i], fontsize=8)
+        for ax, (name, heat) in zip(block[1:], maps.items(), strict=True):
+            colour = matplotlib.colormaps["inferno"](np.asarray(heat)[i])[..., :3]
+            ax.imshow(0.45 * grey[i, ..., None] + 0.55 * colour, interpolation="nearest")
+            ax.set_title(name, fontsize=8)
+    return chart
 
 
 def reliability(tables):

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 
 import nbformat
 import numpy as np
@@ -150,6 +151,22 @@ def test_findings_make_one_list_of_what_is_true(shown):
     )
     notebook.paragraph("A.", notebook.finding("B.", when=True), notebook.finding("C.", when=False), "D.")
     assert [what.data for what, _ in shown[1:]] == ["- Always.\n- A number.", "A. B. D."]
+
+
+def test_code_is_shown_without_docstrings_whole_or_from_line_to_line(shown):
+    whole = notebook.code(config.train_config)
+    assert whole.startswith("def train_config(") and '"""' not in whole
+    lines = whole.splitlines()
+    part = notebook.code(config.train_config, lines[1].strip(), lines[2].strip())
+    assert part == textwrap.dedent("\n".join(lines[1:3]))
+    notebook.listing(part, "x = 1")
+    ((markdown, _),) = shown
+    assert markdown.data == f"```python\n{part}\n\nx = 1\n```"
+
+
+def test_lines_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="train_config has no lines from 'nowhere' to ''"):
+        notebook.code(config.train_config, "nowhere")
 
 
 def test_a_false_finding_stops_the_published_report_only(shown):

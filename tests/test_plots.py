@@ -96,7 +96,7 @@ CHARTS = {
     "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
     "corruption_curves": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
-    "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}),
+    "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}, "abcde"),
     "effects": lambda: plots.effects({"accuracy (points)": CHANGES, "lead (points)": -CHANGES[::-1]}),
     "summary": lambda: plots.summary(
         {name: metrics.per_class(*m)["f1"] for name, m in MODELS.items()},
@@ -247,7 +247,9 @@ def test_confusion_prints_row_percent_and_mutes_the_diagonal():
     matrix = np.diag([50] * 10)
     matrix[3, 5] = 150
     [ax] = plots.confusion({"BaselineNet": matrix}).axes
-    cells = np.array(ax.texts).reshape(10, 10)
+    cells, scores = np.array(ax.texts[:100]).reshape(10, 10), np.array(ax.texts[100:]).reshape(2, 10)
+    assert [text.get_text() for text in scores[:, 3]] == ["100", "40"]  # precision and F1 of class 3
+    assert [text.get_text() for text in scores[:, 5]] == ["25", "40"]
     assert cells[3, 5].get_text() == "75" and cells[3, 3].get_text() == "25" and cells[0, 1].get_text() == ""
     assert cells[3, 3].get_color() == plots.MUTED and cells[3, 5].get_color() == "white"
 

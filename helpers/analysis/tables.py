@@ -8,6 +8,7 @@ from helpers import augment, inference, metrics, models
 from helpers.analysis import effects
 from helpers.config import CLASSES, TrainConfig
 from helpers.inference import Prediction
+from helpers.runs import Run
 
 CHANNELS = pd.Index(["red", "green", "blue"], name="channel")
 SETTINGS = {  # of TrainConfig, as readers know them
@@ -140,6 +141,35 @@ def settings(recipes: dict[str, TrainConfig]) -> pd.DataFrame:
         for network, cfg in recipes.items()
     }
     return pd.DataFrame(columns, pd.Index(SETTINGS.values(), name="setting"))
+
+
+def recipes(trained: dict[str, Run]) -> pd.DataFrame:
+    """How each network was trained, as text in a few rows, a column a network."""
+    return pd.DataFrame({name: _recipe(run) for name, run in trained.items()}).rename_axis("setting")
+
+
+def _recipe(run: Run) -> dict[str, str]:
+    cfg, record = run.cfg, run.record
+    changes = {
+        f"flip {cfg.flip:.0%}": cfg.flip,
+        f"shift ≤ {cfg.crop_padding} pixels": cfg.crop_padding,
+        f"rotation ≤ {cfg.rotation:g}°": cfg.rotation,
+        f"colours ≤ {cfg.jitter:.0%}": cfg.jitter,
+        f"erasing {cfg.erasing:.0%}": cfg.erasing,
+    }
+    warmup = f"linear warm-up over {cfg.warmup_epochs:g} epochs, then " if cfg.warmup_epochs else ""
+    return {
+        "augmentation": ", ".join(text for text, strength in changes.items() if strength) or "none",
+        "batch size, epochs": f"{cfg.batch_size}, {cfg.epochs}",
+        "optimiser": str(WORDS.get(cfg.optimizer, cfg.optimizer)),
+        "peak learning rate": f"{cfg.peak_lr:g}",
+        "schedule": warmup + cfg.schedule,
+        "weight decay": f"{cfg.weight_decay:g}",
+        "label smoothing α": f"{cfg.label_smoothing:g}",
+        "kept checkpoint": f"epoch {record['best_epoch']} of {record['epochs']}",
+        "training time": f"{record['seconds'] / 60:.0f} min",
+        "arithmetic": f"{record['flop'] / 1e15:.3f} PFLOP",
+    }
 
 
 def on_validation(summaries: dict[str, dict]) -> pd.DataFrame:

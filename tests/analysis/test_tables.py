@@ -1,0 +1,26 @@
+"""Tables that put settings into words."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+from helpers.analysis import tables
+from helpers.config import BASELINE, IMPROVED
+
+RECORD = {"best_epoch": 3, "epochs": 4, "seconds": 90.0, "flop": 2.5e12}
+
+
+def words(cfg):
+    return tables.recipes({"net": SimpleNamespace(cfg=cfg, record=RECORD)})["net"]
+
+
+def test_a_recipe_names_what_is_used_and_nothing_else():
+    found = words(replace(IMPROVED, erasing=0.0, flip=0.25))
+    assert found["augmentation"] == "flip 25%, shift ≤ 4 pixels, rotation ≤ 5°, colours ≤ 10%"
+    assert found["optimiser"] == "AdamW" and found["label smoothing α"] == "0.05"
+    assert found["schedule"] == "linear warm-up over 2 epochs, then cosine"
+    assert found["kept checkpoint"] == "epoch 3 of 4" and found["arithmetic"] == "0.003 PFLOP"
+
+
+def test_a_recipe_without_warm_up_and_augmentation_says_so():
+    found = words(replace(BASELINE, warmup_epochs=0, flip=0.0, crop_padding=0))
+    assert found["augmentation"] == "none" and found["schedule"] == "cosine"
