@@ -222,7 +222,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 2.1), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.75), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
@@ -402,7 +402,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.2, 2.9 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.75 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
@@ -713,7 +713,7 @@ def risk_coverage(curves):
 
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
-    chart, colours = Chart(4.6, 1.7), _colours(curves)
+    chart, colours = Chart(4.6, 1.4), _colours(curves)
     ax = chart.subplots()
     for name, (coverage, risk) in curves.items():
         # 500 points are as many as the eye can tell apart, and keep the SVG small.
@@ -778,7 +778,7 @@ def frontier(rows, cited, reference):
     and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
     an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 2.3), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 2.0), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")

@@ -22,26 +22,30 @@ def compare(versions: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[np
 
     versions: {title: probabilities (n, 10) of the validation and of the test images}, which name the same most probable
     classes; labels: of both. Columns: validation and test, the mean costs of an image; change on test against the first
-    row, with change_low and change_high, its 95 % interval (bootstrap over images); "animals as vehicles" and accuracy,
-    both on test.
+    row, and `corrected`, that against the least cost with the first version, each with the ends _low and _high of its
+    95 % interval (bootstrap over images); "animals as vehicles" and accuracy, both on test.
     """
     matrix = costs()
     first = tuple(p.argmax(1) for p in next(iter(versions.values())))
     answers = {"most probable class": first}
     for title, both in versions.items():
         answers[f"least cost, {title}"] = tuple(metrics.least_cost(p, matrix) for p in both)
-    before = matrix[first[1], labels[1]]
+    costs_of = {title: matrix[on_test, labels[1]] for title, (_, on_test) in answers.items()}
+    before, as_it_is, *_ = costs_of.values()
     rows = {}
     for title, (on_validation, on_test) in answers.items():
-        cost = matrix[on_test, labels[1]]
-        low, high = np.quantile(metrics.resampled_means((cost - before)[:, None]), [0.025, 0.975])
+        cost = costs_of[title]
         rows[title] = {
             "validation": matrix[on_validation, labels[0]].mean(),
             "test": cost.mean(),
-            "change": (cost - before).mean(),
-            "change_low": low,
-            "change_high": high,
+            **_difference("change", cost - before),
+            **_difference("corrected", cost - as_it_is),
             "animals as vehicles": int((~ANIMAL[on_test] & ANIMAL[labels[1]]).sum()),
             "accuracy": (on_test == labels[1]).mean(),
         }
     return pd.DataFrame(rows).T
+
+
+def _difference(name: str, differences: np.ndarray) -> dict[str, float]:
+    low, high = np.quantile(metrics.resampled_means(differences[:, None]), [0.025, 0.975])
+    return {name: differences.mean(), f"{name}_low": low, f"{name}_high": high}

@@ -8,7 +8,7 @@ from helpers import augment, inference, metrics, models
 from helpers.analysis import effects
 from helpers.config import CLASSES, TrainConfig
 from helpers.inference import Prediction
-from helpers.runs import Run
+from helpers.runs import Results
 
 CHANNELS = pd.Index(["red", "green", "blue"], name="channel")
 SETTINGS = {  # of TrainConfig, as readers know them
@@ -143,12 +143,12 @@ def settings(recipes: dict[str, TrainConfig]) -> pd.DataFrame:
     return pd.DataFrame(columns, pd.Index(SETTINGS.values(), name="setting"))
 
 
-def recipes(trained: dict[str, Run]) -> pd.DataFrame:
+def recipes(trained: dict[str, Results]) -> pd.DataFrame:
     """How each network was trained, as text in a few rows, a column a network."""
     return pd.DataFrame({name: _recipe(run) for name, run in trained.items()}).rename_axis("setting")
 
 
-def _recipe(run: Run) -> dict[str, str]:
+def _recipe(run: Results) -> dict[str, str]:
     cfg, record = run.cfg, run.record
     changes = {
         f"flip {cfg.flip:.0%}": cfg.flip,
@@ -157,18 +157,16 @@ def _recipe(run: Run) -> dict[str, str]:
         f"colours ≤ {cfg.jitter:.0%}": cfg.jitter,
         f"erasing {cfg.erasing:.0%}": cfg.erasing,
     }
-    warmup = f"linear warm-up over {cfg.warmup_epochs:g} epochs, then " if cfg.warmup_epochs else ""
+    warmup = f"linear warm-up of {cfg.warmup_epochs:g} epochs, then " if cfg.warmup_epochs else ""
     return {
         "augmentation": ", ".join(text for text, strength in changes.items() if strength) or "none",
         "batch size, epochs": f"{cfg.batch_size}, {cfg.epochs}",
         "optimiser": str(WORDS.get(cfg.optimizer, cfg.optimizer)),
-        "peak learning rate": f"{cfg.peak_lr:g}",
-        "schedule": warmup + cfg.schedule,
+        "learning rate": f"{cfg.peak_lr:g} at its peak; {warmup}{cfg.schedule}",
         "weight decay": f"{cfg.weight_decay:g}",
         "label smoothing α": f"{cfg.label_smoothing:g}",
         "kept checkpoint": f"epoch {record['best_epoch']} of {record['epochs']}",
-        "training time": f"{record['seconds'] / 60:.0f} min",
-        "arithmetic": f"{record['flop'] / 1e15:.3f} PFLOP",
+        "training": f"{record['seconds'] / 60:.0f} min, {record['flop'] / 1e15:.3f} PFLOP",
     }
 
 

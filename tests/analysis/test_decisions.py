@@ -32,4 +32,5 @@ def test_trial_scores_both_parts_and_counts_what_is_dear():
     assert ours["change"] == pytest.approx(-9 / 4) and ours["change_low"] < ours["change"] < ours["change_high"]
     assert usual["animals as vehicles"] == 1 and ours["animals as vehicles"] == 0
     assert usual["accuracy"] == ours["accuracy"] == 3 / 4
+    assert usual["corrected"] == pytest.approx(9 / 4) and ours["corrected"] == ours["corrected_high"] == 0
     assert usual["change"] == usual["change_low"] == usual["change_high"] == 0
