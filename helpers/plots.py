@@ -344,7 +344,7 @@ def flowchart(rows, loop):
     takes part in training only. A row that begins with such a box branches off from the box above it; one within a
     row is also passed by. loop: the title of the box from which an arrow leads back to the first one, and its label.
     """
-    chart = Chart(WIDTH, 0.64 * len(rows) + 0.1)
+    chart = Chart(WIDTH, 0.6 * len(rows) + 0.1)
     ax = chart.subplots()
     ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
@@ -658,85 +658,72 @@ def saliency(images, maps, titles, across=2):
     return chart
 
 
-def reliability(tables):
-    """Accuracy minus confidence by bin of confidence, a column a model; below it the share of images in each bin.
+def reliability(tables, curves):
+    """Accuracy minus confidence by bin of confidence, a column a model, and risk against coverage on the right.
 
     tables maps a name such as "BaselineNet, as trained" to its DataFrame from metrics.reliability. What precedes the
     comma is the model; its variants share a column. At zero, confidence is what it promises. The vertical lines are
-    95 % intervals. Bins of fewer than 20 images are left out.
+    95 % intervals. Bins of fewer than 20 images are left out. Below is the share of images in each bin.
+    curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH / max(2, len(models)) * len(models), 2.2), _colours(models)
-    axes = chart.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    chart, colours = Chart(WIDTH, 2.1), _colours(models)
+    left, right = chart.subfigures(1, 2, width_ratios=(1.9, 1))
+    axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for name, table in tables.items():
         model, _, variant = name.partition(", ")
-        top, bottom = axes[:, models.index(model)]
-        enough = table[table["count"] >= FEW]
-        first = not top.lines
-        style = {"color": colours[model], "alpha": 1 if first else 0.55}
-        x = enough["confidence"] + (0 if first else 0.006)  # beside each other
-        top.vlines(x, enough["low"] - enough["confidence"], enough["high"] - enough["confidence"], linewidth=1, **style)
-        mark = "-o" if first else "--s"
-        gap = enough["accuracy"] - enough["confidence"]
-        top.plot(
-            x,
-            gap,
-            mark,
-            markersize=3.5,
-            label=variant or model,
-            markerfacecolor=colours[model] if first else "white",
-            **style,
-        )
-        top.set(title=model, xlim=(0, 1), xticks=(0.25, 0.5, 0.75, 1))
-        share = table["count"] / table["count"].sum()
-        bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
-        bottom.set(xlabel="confidence")
-        for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
-            _percent(axis)
+        _gaps(axes[:, models.index(model)], table, variant or model, colours[model])
+        axes[0, models.index(model)].set_title(model)
     for ax in axes[0]:
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
         ax.legend(loc="lower right")
     axes[1, 0].set_ylim(0, None)  # of both, when all is drawn
     axes[0, 0].set_ylabel("accuracy\n− confidence")
     axes[1, 0].set_ylabel("images")
+    _risk_coverage(right.subplots(), curves)
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
-    chart.says = _listed(
+    says = [
         f"{name}: accuracy minus confidence from {_signed(gap.min(), 1)} to {_signed(gap.max(), 1)} points"
         for name, gap in gaps.items()
         if len(gap)
-    )
+    ]
+    for name, (_, risk) in curves.items():
+        says.append(f"{name}: {risk[len(risk) // 2]:.1%} wrong in the more confident half, {risk[-1]:.1%} in all")
+    chart.says = _listed(says)
     return chart
 
 
-def risk_coverage(curves):
-    """Error rate among the answered images against the share answered, most confident first.
+def _gaps(axes, table, label, colour):
+    """One variant of a model: its gaps in the upper panel, the share of images in each bin in the lower."""
+    top, bottom = axes
+    first, enough = not top.lines, table[table["count"] >= FEW]
+    style = {"color": colour, "alpha": 1 if first else 0.55}
+    x = enough["confidence"] + (0 if first else 0.006)  # beside each other
+    top.vlines(x, enough["low"] - enough["confidence"], enough["high"] - enough["confidence"], linewidth=1, **style)
+    marker = {"fmt": "-o", "markerfacecolor": colour} if first else {"fmt": "--s", "markerfacecolor": "white"}
+    gap = enough["accuracy"] - enough["confidence"]
+    top.plot(x, gap, marker.pop("fmt"), markersize=3.5, label=label, **marker, **style)
+    top.set(xlim=(0, 1), xticks=(0.25, 0.5, 0.75, 1))
+    share = table["count"] / table["count"].sum()
+    bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
+    bottom.set(xlabel="confidence")
+    for axis in (top.yaxis, bottom.yaxis, bottom.xaxis):
+        _percent(axis)
 
-    curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
-    """
-    chart, colours = Chart(4.6, 1.4), _colours(curves)
-    ax = chart.subplots()
+
+def _risk_coverage(ax, curves):
+    """Error rate among the answered images against the share answered, most confident first."""
+    colours = _colours(curves)
     for name, (coverage, risk) in curves.items():
         # 500 points are as many as the eye can tell apart, and keep the SVG small.
         shown = np.unique(np.linspace(0, len(risk) - 1, 500).astype(int))
-        ax.plot(np.asarray(coverage)[shown], np.asarray(risk)[shown], color=colours[name])
-        ax.annotate(
-            name,
-            (coverage[-1], risk[-1]),
-            (4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            color=colours[name],
-            annotation_clip=False,
-        )
-    ax.set(xlabel="share of images answered", ylabel="error rate", xlim=(0, 1), ylim=(0, None))
+        ax.plot(np.asarray(coverage)[shown], np.asarray(risk)[shown], color=colours[name], label=name)
+    ax.set(title="risk and coverage", xlabel="share of images answered", ylabel="error rate")
+    ax.set(xlim=(0, 1), ylim=(0, None))
+    if curves:
+        ax.legend(loc="upper left")
     _percent(ax.xaxis)
     _percent(ax.yaxis)
-    chart.says = _listed(
-        f"{name}: {risk[len(risk) // 2]:.1%} wrong in the more confident half, {risk[-1]:.1%} in all"
-        for name, (_, risk) in curves.items()
-    )
-    return chart
 
 
 # ---------------------------------------------------------------- experiments
@@ -778,17 +765,17 @@ def frontier(rows, cited, reference):
     and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
     an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 2.0), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 1.75), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
-        for name, runs in rows.groupby("network", sort=False):
-            runs = runs.sort_values("epochs")
+        for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
+            runs, offset = runs.sort_values("epochs"), (4, -9) if i % 2 else (-9, 3)
             ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
             for run in runs.itertuples():
                 at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
                 ax.plot(*at, marker, color=colours[name], markersize=5, label=name)
-                _beside(ax, run.epochs, at, (-4, 2), ha="right", color=colours[name])
+                _beside(ax, run.epochs, at, offset, color=colours[name])
         ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")

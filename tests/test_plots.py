@@ -93,7 +93,10 @@ CHARTS = {
     "probabilities": lambda: plots.probabilities(
         draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
     ),
-    "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}),
+    "reliability": lambda: plots.reliability(
+        {name: metrics.reliability(*m) for name, m in MODELS.items()},
+        {name: metrics.risk_coverage(*m) for name, m in MODELS.items()},
+    ),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
     "corruption_curves": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}, "abcde"),
@@ -107,7 +110,6 @@ CHARTS = {
         {"BaselineNet": (163, 108), "ImprovedNet": (92, 187)},
     ),
     "frontier": lambda: plots.frontier(COSTS, CITED, 0.914),
-    "risk_coverage": lambda: plots.risk_coverage({name: metrics.risk_coverage(*m) for name, m in MODELS.items()}),
 }
 
 
@@ -228,7 +230,7 @@ def test_flowchart_dashes_what_takes_part_in_training_only():
 
 
 def test_a_network_has_one_colour_everywhere():
-    for name in ("learning_curves", "replay", "per_class_f1", "reliability", "risk_coverage"):
+    for name in ("learning_curves", "replay", "per_class_f1", "reliability"):
         used = {matplotlib.colors.to_hex(line.get_color()).upper() for ax in CHARTS[name]().axes for line in ax.lines}
         assert {plots.NETWORK_COLOURS[network] for network in NAMES} <= used, name
 
@@ -281,14 +283,14 @@ def test_probabilities_show_the_three_best_beside_each_image():
 
 def test_panels_are_one_a_network():
     assert [ax.get_title() for ax in CHARTS["replay"]().axes] == list(NAMES)
-    assert len(CHARTS["reliability"]().axes) == 4
+    assert len(CHARTS["reliability"]().axes) == 5  # and risk against coverage
     assert len(CHARTS["confusion"]().axes) == 2
 
 
 def test_reliability_shows_the_gap_of_well_filled_bins_and_the_share_of_all():
     table = metrics.reliability(*MODELS["BaselineNet"])
     enough = table[table["count"] >= plots.FEW]
-    top, bottom = plots.reliability({"BaselineNet, as trained": table, "BaselineNet, T = 2": table}).axes
+    top, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "BaselineNet, T = 2": table}, {}).axes
     np.testing.assert_allclose(top.lines[0].get_ydata(), enough["accuracy"] - enough["confidence"])
     assert 0 < len(enough) < len(table) and [line.get_label() for line in top.lines[:2]] == ["as trained", "T = 2"]
     assert sum(bottom.patches[0].get_data().values) == pytest.approx(1)
@@ -297,8 +299,14 @@ def test_reliability_shows_the_gap_of_well_filled_bins_and_the_share_of_all():
 def test_reliability_cuts_off_no_bar_of_a_second_network():
     table = metrics.reliability(*MODELS["BaselineNet"])
     surer = table.assign(count=np.where(table["count"] == table["count"].max(), 10 * table["count"], table["count"]))
-    *_, bottom = plots.reliability({"BaselineNet, as trained": table, "ImprovedNet, as trained": surer}).axes
+    *_, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "ImprovedNet, as trained": surer}, {}).axes
     assert bottom.get_ylim()[1] >= (surer["count"] / surer["count"].sum()).max()
+
+
+def test_risk_against_coverage_ends_at_the_error_rate_of_all():
+    *_, ax = CHARTS["reliability"]().axes
+    errors = {name: 1 - metrics.accuracy(*m) for name, m in MODELS.items()}
+    assert {line.get_label(): line.get_ydata()[-1] for line in ax.lines} == pytest.approx(errors)
 
 
 def test_effects_are_sorted_and_say_their_numbers():
