@@ -668,7 +668,7 @@ def reliability(tables, curves):
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
     chart, colours = Chart(WIDTH, 2.1), _colours(models)
-    left, right = chart.subfigures(1, 2, width_ratios=(1.9, 1))
+    left, right = chart.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
     axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for name, table in tables.items():
         model, _, variant = name.partition(", ")

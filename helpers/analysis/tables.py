@@ -157,12 +157,12 @@ def _recipe(run: Results) -> dict[str, str]:
         f"colours ≤ {cfg.jitter:.0%}": cfg.jitter,
         f"erasing {cfg.erasing:.0%}": cfg.erasing,
     }
-    warmup = f"linear warm-up of {cfg.warmup_epochs:g} epochs, then " if cfg.warmup_epochs else ""
+    warmup = f"warm-up {cfg.warmup_epochs:g}, " if cfg.warmup_epochs else ""
     return {
         "augmentation": ", ".join(text for text, strength in changes.items() if strength) or "none",
         "batch size, epochs": f"{cfg.batch_size}, {cfg.epochs}",
         "optimiser": str(WORDS.get(cfg.optimizer, cfg.optimizer)),
-        "learning rate": f"{cfg.peak_lr:g} at its peak; {warmup}{cfg.schedule}",
+        "learning rate": f"peak {cfg.peak_lr:g}, {warmup}{cfg.schedule}",
         "weight decay": f"{cfg.weight_decay:g}",
         "label smoothing α": f"{cfg.label_smoothing:g}",
         "kept checkpoint": f"epoch {record['best_epoch']} of {record['epochs']}",

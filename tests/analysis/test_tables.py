@@ -17,10 +17,10 @@ def test_a_recipe_names_what_is_used_and_nothing_else():
     found = words(replace(IMPROVED, erasing=0.0, flip=0.25))
     assert found["augmentation"] == "flip 25%, shift ≤ 4 pixels, rotation ≤ 5°, colours ≤ 10%"
     assert found["optimiser"] == "AdamW" and found["label smoothing α"] == "0.05"
-    assert found["learning rate"] == "0.002 at its peak; linear warm-up of 2 epochs, then cosine"
+    assert found["learning rate"] == "peak 0.002, warm-up 2, cosine"
     assert found["kept checkpoint"] == "epoch 3 of 4" and found["training"] == "2 min, 0.003 PFLOP"
 
 
 def test_a_recipe_without_warm_up_and_augmentation_says_so():
     found = words(replace(BASELINE, warmup_epochs=0, flip=0.0, crop_padding=0))
-    assert found["augmentation"] == "none" and found["learning rate"] == "0.02 at its peak; cosine"
+    assert found["augmentation"] == "none" and found["learning rate"] == "peak 0.02, cosine"
