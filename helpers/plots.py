@@ -673,10 +673,10 @@ def reliability(tables, curves):
     for name, table in tables.items():
         model, _, variant = name.partition(", ")
         _gaps(axes[:, models.index(model)], table, variant or model, colours[model])
-        axes[0, models.index(model)].set_title(model)
-    for ax in axes[0]:
+    for ax, model in zip(axes[0], models, strict=True):
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
-        ax.legend(loc="lower right")
+        _, *dashed = [name.partition(", ")[2] for name in tables if name.startswith(model)]
+        ax.set_title("\n".join([model, *(f"(dashed: {variant})" for variant in dashed)]))
     axes[1, 0].set_ylim(0, None)  # of both, when all is drawn
     axes[0, 0].set_ylabel("accuracy\n− confidence")
     axes[1, 0].set_ylabel("images")
@@ -761,23 +761,24 @@ def effects(changes):
 def frontier(rows, cited, reference):
     """Test accuracy against training arithmetic and against minutes; both costs and the error are on logarithmic axes.
 
-    rows: DataFrame with network, epochs (beside each dot; lengths of one network are joined), accuracy, pflop, minutes
-    and threads (a triangle for one thread). cited: network, accuracy and pflop, hollow, in the first panel. reference:
-    an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
+    rows: DataFrame with network, epochs (beside each dot), accuracy, pflop, minutes and threads (a triangle for one
+    thread); in the first panel the lengths of one network are joined. cited: network, accuracy and pflop, hollow, in
+    that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 1.75), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 2.0), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
         for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
             runs, offset = runs.sort_values("epochs"), (4, -9) if i % 2 else (-9, 3)
-            ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
+            if cost == "pflop":  # minutes depend on the threads too
+                ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
             for run in runs.itertuples():
                 at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
                 ax.plot(*at, marker, color=colours[name], markersize=5, label=name)
                 _beside(ax, run.epochs, at, offset, color=colours[name])
         ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        ax.xaxis.set_major_locator(LogLocator(subs=(1,) if cost == "pflop" else (1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")
         ax.minorticks_off()
         ax.margins(x=0.12)
