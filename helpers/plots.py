@@ -675,7 +675,7 @@ def reliability(tables, curves):
         _gaps(axes[:, models.index(model)], table, variant or model, colours[model])
     for ax, model in zip(axes[0], models, strict=True):
         ax.axhline(0, color=MUTED, linewidth=1, linestyle=":")
-        _, *dashed = [name.partition(", ")[2] for name in tables if name.startswith(model)]
+        _, *dashed = [name.partition(", ")[2] for name in tables if name.split(",")[0] == model]
         ax.set_title("\n".join([model, *(f"(dashed: {variant})" for variant in dashed)]))
     axes[1, 0].set_ylim(0, None)  # of both, when all is drawn
     axes[0, 0].set_ylabel("accuracy\n− confidence")
@@ -700,9 +700,9 @@ def _gaps(axes, table, label, colour):
     style = {"color": colour, "alpha": 1 if first else 0.55}
     x = enough["confidence"] + (0 if first else 0.006)  # beside each other
     top.vlines(x, enough["low"] - enough["confidence"], enough["high"] - enough["confidence"], linewidth=1, **style)
-    marker = {"fmt": "-o", "markerfacecolor": colour} if first else {"fmt": "--s", "markerfacecolor": "white"}
+    mark, inside = ("-o", colour) if first else ("--s", "white")
     gap = enough["accuracy"] - enough["confidence"]
-    top.plot(x, gap, marker.pop("fmt"), markersize=3.5, label=label, **marker, **style)
+    top.plot(x, gap, mark, markersize=3.5, label=label, markerfacecolor=inside, **style)
     top.set(xlim=(0, 1), xticks=(0.25, 0.5, 0.75, 1))
     share = table["count"] / table["count"].sum()
     bottom.stairs(share, [*table["lower"], table["upper"].iloc[-1]], fill=first, **style)
@@ -720,8 +720,7 @@ def _risk_coverage(ax, curves):
         ax.plot(np.asarray(coverage)[shown], np.asarray(risk)[shown], color=colours[name], label=name)
     ax.set(title="risk and coverage", xlabel="share of images answered", ylabel="error rate")
     ax.set(xlim=(0, 1), ylim=(0, None))
-    if curves:
-        ax.legend(loc="upper left")
+    ax.legend(loc="upper left")
     _percent(ax.xaxis)
     _percent(ax.yaxis)
 

@@ -70,6 +70,7 @@ PART = Part(draw((4, 32, 32, 3)), np.arange(4))
 PREDICTION = Prediction(np.eye(10)[:4], np.eye(10)[:4], np.array([0, 1, 3, 3]), np.linspace(0.2, 1, 4))
 KERNEL = np.arange(12).reshape(3, 2, 2) / 10 - 0.4
 
+CURVES = {name: metrics.risk_coverage(*m) for name, m in MODELS.items()}
 CHARTS = {
     "class_examples": lambda: plots.class_examples(draw((40, 32, 32, 3)), np.arange(40) % 10, per_class=3),
     "augmentations": lambda: plots.augmentations({"original": draw((2, 32, 32, 3)), "erased": np.ones((2, 32, 32, 3))}),
@@ -93,10 +94,7 @@ CHARTS = {
     "probabilities": lambda: plots.probabilities(
         draw((3, 32, 32, 3)), metrics.softmax(MODELS["BaselineNet"][0][:3]), [0, 1, 2]
     ),
-    "reliability": lambda: plots.reliability(
-        {name: metrics.reliability(*m) for name, m in MODELS.items()},
-        {name: metrics.risk_coverage(*m) for name, m in MODELS.items()},
-    ),
+    "reliability": lambda: plots.reliability({name: metrics.reliability(*m) for name, m in MODELS.items()}, CURVES),
     "confusion_change": lambda: plots.confusion_change(*(metrics.confusion(*m) for m in MODELS.values())),
     "corruption_curves": lambda: plots.corruption_curves(SEVERITIES, "accuracy"),
     "saliency": lambda: plots.saliency(draw((5, 32, 32, 3)), {"BaselineNet": draw((5, 32, 32)) / 255}, "abcde"),
@@ -290,7 +288,7 @@ def test_panels_are_one_a_network():
 def test_reliability_shows_the_gap_of_well_filled_bins_and_the_share_of_all():
     table = metrics.reliability(*MODELS["BaselineNet"])
     enough = table[table["count"] >= plots.FEW]
-    top, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "BaselineNet, T = 2": table}, {}).axes
+    top, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "BaselineNet, T = 2": table}, CURVES).axes
     np.testing.assert_allclose(top.lines[0].get_ydata(), enough["accuracy"] - enough["confidence"])
     assert 0 < len(enough) < len(table) and [line.get_label() for line in top.lines[:2]] == ["as trained", "T = 2"]
     assert sum(bottom.patches[0].get_data().values) == pytest.approx(1)
@@ -299,7 +297,7 @@ def test_reliability_shows_the_gap_of_well_filled_bins_and_the_share_of_all():
 def test_reliability_cuts_off_no_bar_of_a_second_network():
     table = metrics.reliability(*MODELS["BaselineNet"])
     surer = table.assign(count=np.where(table["count"] == table["count"].max(), 10 * table["count"], table["count"]))
-    *_, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "ImprovedNet, as trained": surer}, {}).axes
+    *_, bottom, _ = plots.reliability({"BaselineNet, as trained": table, "ImprovedNet, as trained": surer}, CURVES).axes
     assert bottom.get_ylim()[1] >= (surer["count"] / surer["count"].sum()).max()
 
 
