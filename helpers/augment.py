@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.config import TrainConfig
+from helpers.inference import channelwise
 
 GRAY = (0.2989, 0.587, 0.114)  # ITU-R 601 luma, the weights that torchvision uses
 
@@ -47,8 +48,7 @@ def brightness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def _gray(images: Tensor) -> Tensor:
-    weights = torch.tensor(GRAY, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    return (images * channelwise(GRAY, images.device)).sum(dim=1, keepdim=True)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:

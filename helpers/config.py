@@ -30,6 +30,8 @@ PAIR = NETWORKS[:2]  # whose comparison is the subject of the report
 PROFILES = ("smoke", "quick", "full")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
+TEACHERS: dict[str, tuple[str, "TrainConfig"]] = {}  # network and recipe of each, filled in below
+
 CHOICES = {
     "optimizer": ("sgd", "adamw", "muon"),
     "schedule": ("constant", "cosine", "linear"),
@@ -66,6 +68,9 @@ class TrainConfig:
     microbatch: int = 0  # images at a time through the network, 0 for the whole batch
     padding: str = "zeros"  # what a shift brings in: "zeros" (black) or "reflection"
     flipping: str = "random"  # drawn in every epoch, or "alternate": drawn once, then every other epoch
+    teacher: str = ""  # one of TEACHERS, whose logits are part of the target
+    teacher_share: float = 0.0  # how large a part of the loss is that to the teacher
+    temperature: float = 1.0  # that both logits are divided by in this part
 
     def __post_init__(self):
         for field in fields(self):
@@ -74,10 +79,12 @@ class TrainConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise BadInput(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
-        for name in ("epochs", "batch_size", "peak_lr"):
+        for name in ("epochs", "batch_size", "peak_lr", "temperature"):
             if getattr(self, name) == 0:
                 raise BadInput(f"{name} must be more than 0.")
-        for name in ("flip", "jitter", "erasing", "label_smoothing"):
+        if self.teacher not in ("", *TEACHERS):
+            raise BadInput(f"teacher must be one of {', '.join(TEACHERS)}, or empty, not {self.teacher!r}.")
+        for name in ("flip", "jitter", "erasing", "label_smoothing", "teacher_share"):
             if getattr(self, name) > 1:
                 raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
 
@@ -156,6 +163,20 @@ FAST = TrainConfig(
     microbatch=125,
     padding="reflection",
     flipping="alternate",
+)
+
+# Networks that teach another, and their recipes. The published FastNet is one of them; the others train longer, and
+# not towards smoothed labels, which make a teacher tell less about the other classes (Mueller et al. 2019).
+LONGER = replace(FAST, epochs=24)
+HARD = replace(LONGER, label_smoothing=0.0)
+LIKE_PUPIL = {name: getattr(IMPROVED, name) for name in ("crop_padding", "rotation", "jitter", "erasing", "padding")}
+TEACHERS.update(
+    {
+        "FastNet": ("FastNet", FAST),
+        "longer": ("FastNet", LONGER),
+        "hard": ("FastNet", HARD),
+        "augmented": ("FastNet", replace(HARD, **LIKE_PUPIL)),
+    }
 )
 
 RECIPES = dict(zip(NETWORKS, (BASELINE, IMPROVED, FAST), strict=True))

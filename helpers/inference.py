@@ -55,7 +55,14 @@ def denormalise(images: Tensor) -> Tensor:
 
 
 def _statistics(images: Tensor) -> list[Tensor]:
-    return [torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (CIFAR10_MEAN, CIFAR10_STD)]
+    return [channelwise(values, images.device) for values in (CIFAR10_MEAN, CIFAR10_STD)]
+
+
+@functools.cache
+def channelwise(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """One number for each channel as a tensor (1, 3, 1, 1), made once: a CUDA graph can't copy from the host."""
+    with torch.inference_mode(False):  # a tensor made in it could not be used where gradients are
+        return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
 
 @torch.inference_mode()

@@ -148,7 +148,10 @@ def train_run(
         if (store / name).exists() and not again:
             return load(store / name)
         progress = not quiet and train.watched()
-        trained = train.fit(network, cfg, *parts, seed, device, _state(name), log, progress=progress, told=told)
+        teacher = taught_by(cfg, profile, device, parts, store, quiet) if cfg.teacher else None
+        trained = train.fit(
+            network, cfg, *parts, seed, device, _state(name), log, progress=progress, told=told, teacher=teacher
+        )
         record = {
             "network": network,
             "profile": profile,
@@ -172,6 +175,17 @@ def train_run(
         save(store / name, record, history, weights=trained.weights)
         _state(name).unlink(missing_ok=True)
     return load(store / name)
+
+
+def taught_by(
+    cfg: TrainConfig, profile: str, device: train.Device, parts: tuple[Part, Part], store: Path, quiet: bool
+) -> nn.Module:
+    """The teacher of a configuration, on the device: published, or trained and kept in `store` if it is missing."""
+    network, recipe = config.TEACHERS[cfg.teacher]
+    name, _ = run_name(network, recipe, 0, parts)
+    folder = config.PUBLISHED / name
+    run = load(folder) if folder.exists() else train_run(network, recipe, profile, 0, device, parts, store, quiet)
+    return run.model.to(device.kind)
 
 
 def _state(name: str) -> Path:

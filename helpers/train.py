@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers import augment, files, models
+from helpers import augment, files, graphs, models
 from helpers.config import DEVICES, ROOT, TrainConfig
 from helpers.data import Part
 from helpers.errors import BadInput, Problem
@@ -71,6 +71,8 @@ def pick_device(name: str = "auto") -> Device:
         name = "cuda" if seen["cuda"] else "mps" if seen["mps"] else "cpu"
     if not seen[name]:
         raise BadInput(f"device is {name}, but PyTorch sees no such GPU here: use device = 'auto' or 'cpu'.")
+    if name == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # validation is float32 everywhere
     native = {
         "cpu": torch.cpu._is_avx512_bf16_supported,
         "cuda": lambda: torch.cuda.get_device_capability() >= (8, 0),
@@ -183,12 +185,51 @@ def training_batch(images: Tensor, cfg: TrainConfig, flip: Tensor | None = None)
     return augment.erasing(normalise(x), cfg).contiguous(memory_format=torch.channels_last)
 
 
-def epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device) -> Iterator[tuple[Tensor, Tensor, int]]:
-    """One pass over the training images; after each step yields loss, number correct and number of images.
+def batch_loss(logits: Tensor, y: Tensor, cfg: TrainConfig, taught: Tensor | None = None) -> Tensor:
+    """Cross-entropy with label smoothing, in nats; in part that to a teacher's logits, where there are some.
 
-    The loss is that of the batch before the step, without label smoothing, to compare with the validation loss.
-    Gradients of pieces add up to that of the batch; batch normalisation sees a piece at a time.
+    Both logits (n, 10) are divided by the temperature, and the teacher's loss is multiplied by its
+    square, which keeps its gradients as large as the others (Hinton et al. 2015).
     """
+    loss = F.cross_entropy(logits, y, label_smoothing=cfg.label_smoothing)
+    if taught is None:
+        return loss
+    targets = (taught / cfg.temperature).softmax(dim=1)
+    lesson = cfg.temperature**2 * F.cross_entropy(logits / cfg.temperature, targets)
+    return torch.lerp(loss, lesson, cfg.teacher_share)
+
+
+def make_step(
+    model: nn.Module, cfg: TrainConfig, images: Tensor, labels: Tensor, device: Device, teacher: nn.Module | None = None
+) -> graphs.Step:
+    """The function that computes a step: from the rows of a batch, and which are mirrored, gradients in the parameters.
+
+    It returns the loss of the batch, without label smoothing and teacher, to compare with the
+    validation loss, and the number of images classified correctly. Gradients of pieces add up to
+    that of the batch; batch normalisation sees a piece at a time.
+    """
+
+    def step(rows: Tensor, flips: Tensor | None) -> tuple[Tensor, ...]:
+        x, y = training_batch(images[rows], cfg, flips), labels[rows]
+        size, pieces = cfg.microbatch or len(rows), []
+        model.zero_grad()
+        for x_piece, y_piece in zip(x.split(size), y.split(size), strict=True):
+            with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
+                logits = model(x_piece)
+                with torch.no_grad():
+                    taught = teacher(x_piece).float() if teacher else None
+            logits = logits.float()
+            loss = batch_loss(logits, y_piece, cfg, taught)
+            (loss * (len(y_piece) / len(y))).backward()
+            pieces.append(logits.detach())
+        logits = torch.cat(pieces)
+        return F.cross_entropy(logits, y), (logits.argmax(dim=1) == y).sum()
+
+    return graphs.recorded(step, model) if device.kind == "cuda" else step
+
+
+def epoch_steps(step, model, optimizers, cfg, labels, seed, epoch) -> Iterator[tuple[Tensor, Tensor, int]]:
+    """One pass over the training images; after each step yields loss, number correct and number of images."""
     keep_freed_memory()
     torch.manual_seed(1_000_003 * seed + epoch)  # order, augmentation and dropout depend on seed and epoch alone
     batches = torch.randperm(len(labels)).to(labels.device).split(cfg.batch_size)
@@ -198,22 +239,12 @@ def epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device) -> 
     model.train()
     for i, rows in enumerate(batches):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            share, step = group.get("share", 1.0), (epoch - 1) * len(batches) + i
-            group["lr"] = lr_at(cfg, step, len(batches), share) * group.get("times", 1.0)
-        x = training_batch(images[rows], cfg, None if flips is None else flips[rows])
-        y, size, pieces = labels[rows], cfg.microbatch or len(rows), []
-        model.zero_grad()
-        for x_piece, y_piece in zip(x.split(size), y.split(size), strict=True):
-            with torch.autocast(device.kind, device.precision, enabled=device.precision != torch.float32):
-                logits = model(x_piece)
-            logits = logits.float()
-            loss = F.cross_entropy(logits, y_piece, label_smoothing=cfg.label_smoothing)
-            (loss * (len(y_piece) / len(y))).backward()
-            pieces.append(logits.detach())
+            share, done = group.get("share", 1.0), (epoch - 1) * len(batches) + i
+            group["lr"] = lr_at(cfg, done, len(batches), share) * group.get("times", 1.0)
+        loss, correct = step(rows, None if flips is None else flips[rows])
         for optimizer in optimizers:
             optimizer.step()
-        logits = torch.cat(pieces)
-        yield F.cross_entropy(logits, y), (logits.argmax(dim=1) == y).sum(), len(rows)
+        yield loss, correct, len(rows)
 
 
 def start(network: str, train: Part, seed: int, device: Device) -> nn.Module:
@@ -236,18 +267,21 @@ def fit(
     last: int | None = None,
     progress: bool = False,
     told: Callable[[str, list[dict], int], str] | None = None,
+    teacher: nn.Module | None = None,
 ) -> Trained:
     """Train from scratch, or go on from `state_file` if it exists; the file is brought up to date after every epoch.
 
     last: the epoch after which to stop, with the schedule of the whole length (default: the whole).
     progress: whether a bar shows the steps of each epoch. told: makes the line that `log` gets after
-    an epoch, from network, history and number of epochs (default: epoch_line).
+    an epoch, from network, history and number of epochs (default: epoch_line). teacher: a network on
+    the device, in eval mode, whose logits are part of the target if `cfg` names a teacher.
     On the CPU the same arguments give the same weights bit for bit, also when stopped after any epoch and resumed.
     Raises Diverged when the loss is no longer finite.
     """
     model = start(network, train, seed, device)
     optimizers = make_optimizers(model, cfg)
     images, labels = to_tensors(train, device)
+    step = make_step(model, cfg, images, labels, device, teacher)
     best: dict[str, Tensor] = {}
     history: list[dict] = []
     first_losses: list[float] = []
@@ -258,7 +292,7 @@ def fit(
     devices = list(dict.fromkeys([*devices, f"{device_name(device)}, {device.label}"]))
     for epoch in range(len(history) + 1, (last or cfg.epochs) + 1):
         began = time.perf_counter()
-        running = epoch_steps(model, optimizers, cfg, images, labels, seed, epoch, device)
+        running = epoch_steps(step, model, optimizers, cfg, labels, seed, epoch)
         total, what = math.ceil(len(labels) / cfg.batch_size), f"{network} {epoch}/{cfg.epochs}"
         steps = list(tqdm(running, what, total, leave=False, disable=not progress))
         losses, correct, sizes = (torch.as_tensor(column, dtype=torch.float32) for column in zip(*steps, strict=True))
@@ -355,7 +389,8 @@ def replay(network: str, cfg: TrainConfig, train: Part, seed: int, device: Devic
     """The losses of the first steps of a run, computed again from scratch."""
     model = start(network, train, seed, device)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizers(model, cfg), cfg, images, labels, seed, 1, device)
+    step = make_step(model, cfg, images, labels, device)
+    steps = epoch_steps(step, model, make_optimizers(model, cfg), cfg, labels, seed, 1)
     return [loss.item() for loss, _, _ in islice(steps, REPLAY_STEPS)]
 
 
@@ -388,9 +423,10 @@ def overfit(network: str, cfg: TrainConfig, batch: Part, steps: int, device: Dev
     model = start(network, batch, 0, device)
     images, labels = to_tensors(batch, device)
     optimizers = make_optimizers(model, cfg)
+    step = make_step(model, cfg, images, labels, device)
     losses = []
     for epoch in range(1, steps + 1):
-        for loss, _, _ in epoch_steps(model, optimizers, cfg, images, labels, 0, epoch, device):
+        for loss, _, _ in epoch_steps(step, model, optimizers, cfg, labels, 0, epoch):
             losses.append(loss.item())
     return losses
 
@@ -399,13 +435,14 @@ def estimate_seconds(network: str, cfg: TrainConfig, train: Part, validation: Pa
     """Seconds that the whole training would take, from timing a few steps and one validation batch here."""
     model = start(network, train, 0, device)
     images, labels = to_tensors(train, device)
-    steps = epoch_steps(model, make_optimizers(model, cfg), cfg, images, labels, 0, 1, device)
+    step = make_step(model, cfg, images, labels, device)
+    steps = epoch_steps(step, model, make_optimizers(model, cfg), cfg, labels, 0, 1)
     marks = [time.perf_counter()]
     for loss, _, _ in islice(steps, 6):
         loss.item()  # waits for a GPU
         marks.append(time.perf_counter())
-    step = float(np.median(np.diff(marks)))
+    seconds = float(np.median(np.diff(marks)))
     began, some = time.perf_counter(), validation.images[:500]
     infer(model, some)
     check = (time.perf_counter() - began) * len(validation.images) / len(some)
-    return (step * math.ceil(len(labels) / cfg.batch_size) + check) * cfg.epochs
+    return (seconds * math.ceil(len(labels) / cfg.batch_size) + check) * cfg.epochs

@@ -100,7 +100,8 @@ def test_filters_keep_their_norm(sample, short):
     model = train.start(NETWORK, sample[0], 0, CPU)
     optimizers = train.make_optimizers(model, short)
     images, labels = train.to_tensors(sample[0], CPU)
-    next(train.epoch_steps(model, optimizers, short, images, labels, 0, 1, CPU))
+    step = train.make_step(model, short, images, labels, CPU)
+    next(train.epoch_steps(step, model, optimizers, short, labels, 0, 1))
     filters = [layer for layer in model if isinstance(layer, models.MatrixConv)]
     assert len(filters) == 6
     for layer in filters:

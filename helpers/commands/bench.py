@@ -102,7 +102,8 @@ def our_steps(network: str, part: Part, cfg: TrainConfig, device: train.Device) 
     model = train.start(network, part, 0, device)
     images, labels = train.to_tensors(part, device)
     optimizers = train.make_optimizers(model, cfg)
-    for loss, _, _ in train.epoch_steps(model, optimizers, cfg, images, labels, 0, 1, device):
+    step = train.make_step(model, cfg, images, labels, device)
+    for loss, _, _ in train.epoch_steps(step, model, optimizers, cfg, labels, 0, 1):
         yield loss.item()  # which waits for a GPU
 
 

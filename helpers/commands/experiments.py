@@ -126,13 +126,49 @@ SIZE = Experiment(
     keep_logits=True,
 )
 
-# The parts of the recipe at its full length.
+# The parts of the recipe at its full length, on all images. Seed 0 of the recipe itself is the published run.
+WITHOUT = {
+    "no_batch_norm": ("without batch normalisation", "NoBatchNorm", {}),
+    "no_dropout": ("without dropout", "NoDropout", {}),
+    "no_augmentation": ("without augmentation", "ImprovedNet", NO_AUGMENTATION),
+    "flips_crops": ("flips and crops only", "ImprovedNet", FLIPS_CROPS),
+    "no_smoothing": ("without label smoothing", "ImprovedNet", {"label_smoothing": 0.0}),
+    "no_weight_decay": ("without weight decay", "ImprovedNet", {"weight_decay": 0.0}),
+    "sgd": ("SGD for AdamW", "ImprovedNet", SGD),
+    "constant_lr": ("constant learning rate for cosine", "ImprovedNet", {"schedule": "constant"}),
+    "default_init": ("PyTorch's initialisation for Kaiming's", "DefaultInit", {}),
+    "half_width": ("half the channels", "HalfWidth", {}),
+}
 LONG = Experiment(
     [
-        Trial("no_dropout", "without dropout", "NoDropout", IMPROVED, 0),
-        Trial("no_smoothing", "without label smoothing", "ImprovedNet", replace(IMPROVED, label_smoothing=0.0), 0),
+        *(Trial("recipe", "the full recipe", "ImprovedNet", IMPROVED, seed) for seed in range(1, 5)),
+        *(
+            Trial(key, title, network, replace(IMPROVED, **changes), seed)
+            for key, (title, network, changes) in WITHOUT.items()
+            for seed in range(3)
+        ),
     ],
     keep_logits=True,
+)
+
+# Which teacher, how much of it and how soft: short trainings of ImprovedNet, compared on the validation images.
+TAUGHT_SHORT = replace(IMPROVED, epochs=25)
+TEACHING = Experiment(
+    [
+        Trial("alone", "without a teacher", "ImprovedNet", TAUGHT_SHORT, 0),
+        *(
+            Trial(
+                f"{teacher}_{100 * share:.0f}_{temperature}",
+                f"{teacher}, share {share}, temperature {temperature}",
+                "ImprovedNet",
+                replace(TAUGHT_SHORT, teacher=teacher, teacher_share=share, temperature=temperature),
+                0,
+            )
+            for teacher in config.TEACHERS
+            for share in (0.5, 0.9)
+            for temperature in (1, 4)
+        ),
+    ]
 )
 
 # How far accuracy comes for how much arithmetic: the modern recipe at several lengths, the longest of each from five
@@ -141,6 +177,8 @@ FRONTIER = Experiment(
     [
         Trial(f"{network}_{epochs}", f"{network}, {epochs} epochs", network, replace(config.FAST, epochs=epochs), seed)
         for network, epochs, seeds in (
+            ("FastNet", 24, 5),
+            ("FastNet", 16, 5),
             ("FastNet", 9, 5),
             ("FastNet", 5, 1),
             ("FastNet", 3, 1),
@@ -192,6 +230,7 @@ EXPERIMENTS = {
     "design": DESIGN,
     "size": SIZE,
     "long": LONG,
+    "teaching": TEACHING,
     "frontier": FRONTIER,
     "smoothing": SMOOTHING,
     "choices": CHOICES,
