@@ -731,16 +731,19 @@ def _risk_coverage(ax, curves):
 def effects(changes):
     """Differences in points with their intervals, in rows sorted by the first panel, with the numbers beside them.
 
-    changes maps the title of a panel to a DataFrame of difference, low and high, as shares of 1; one index for all.
+    changes maps the title of a panel to a DataFrame of difference, low and high, as shares of 1. A row that a panel
+    lacks stays empty there.
     """
     first = next(iter(changes.values()))
     order = first["difference"].sort_values().index
+    order = order.append([table.index.difference(order) for table in changes.values()])
     chart = Chart(WIDTH, 0.45 + 0.2 * len(order))
     axes = chart.subplots(1, len(changes), sharey=True, squeeze=False)[0]
     for ax, (title, table) in zip(axes, changes.items(), strict=True):
-        points = 100 * table.loc[order].astype(float)
+        points = 100 * table.loc[order.intersection(table.index, sort=False)].astype(float)
         ax.axvline(0, color=MUTED, linewidth=1)
-        for y, row in enumerate(points.itertuples()):
+        for row in points.itertuples():
+            y = order.get_loc(row.Index)
             shown = row.low > 0 or row.high < 0
             colour = NETWORK_COLOURS["ImprovedNet"] if shown else MUTED
             ax.plot([row.low, row.high], [y, y], color=colour)
@@ -753,16 +756,16 @@ def effects(changes):
         ax.tick_params(axis="y", length=0)
     axes[0].set_yticks(range(len(order)), order)
     axes[0].invert_yaxis()
-    chart.says = _listed(f"{name}: {_signed(100 * first.loc[name, 'difference'], 1)} points" for name in order)
+    chart.says = _listed(f"{name}: {_signed(100 * first.loc[name, 'difference'], 1)} points" for name in first.index)
     return chart
 
 
 def frontier(rows, cited, reference):
     """Test accuracy against training arithmetic and against minutes; both costs and the error are on logarithmic axes.
 
-    rows: DataFrame with network, epochs (beside each dot), accuracy, pflop, minutes and threads (a triangle for one
-    thread); in the first panel the lengths of one network are joined. cited: network, accuracy and pflop, hollow, in
-    that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
+    rows: DataFrame with network, epochs (beside each dot), accuracy, pflop, minutes (NaN: not shown) and threads (a
+    triangle for one thread); in the first panel the lengths of one network are joined. cited: network, accuracy and
+    pflop, hollow, in that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
     chart, colours = Chart(WIDTH, 2.0), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
@@ -772,7 +775,7 @@ def frontier(rows, cited, reference):
             runs, offset = runs.sort_values("epochs"), (4, -9) if i % 2 else (-9, 3)
             if cost == "pflop":  # minutes depend on the threads too
                 ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
-            for run in runs.itertuples():
+            for run in runs.dropna(subset=[cost]).itertuples():
                 at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
                 ax.plot(*at, marker, color=colours[name], markersize=5, label=name)
                 _beside(ax, run.epochs, at, offset, color=colours[name])
@@ -794,7 +797,7 @@ def frontier(rows, cited, reference):
     entries = dict(zip(names, handles, strict=True))
     chart.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
     chart.says = _listed(
-        f"{name}: {best.accuracy:.1%} after {best.epochs} epochs and {best.minutes:.0f} minutes"
+        f"{name}: {best.accuracy:.1%} after {best.epochs} epochs and {best.pflop:.2g} PFLOP"
         for name, runs in rows.groupby("network", sort=False)
         for best in runs.nlargest(1, "accuracy").itertuples()
     )

@@ -1,6 +1,7 @@
 """What trainings from several seeds say together: means, deviations, differences with their intervals."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,15 +10,29 @@ import scipy.stats
 from helpers.runs import Results
 
 
-def spread(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a key of a table of trials: title, n, and mean and deviation of accuracy, loss and gap.
+def spread(rows: pd.DataFrame, scores: Sequence[str] = ("accuracy", "loss", "gap")) -> pd.DataFrame:
+    """One row a key of a table of trials: title, n, and mean and deviation of each score.
 
     The sample deviation, with n - 1, is NaN for a group of one.
     """
     groups = rows.groupby("key", sort=False)
-    scores = groups[["accuracy", "loss", "gap"]]
-    parts = [groups["title"].first(), groups.size().rename("n"), scores.mean(), scores.std().add_suffix("_std")]
+    chosen = groups[list(scores)]
+    parts = [groups["title"].first(), groups.size().rename("n"), chosen.mean(), chosen.std().add_suffix("_std")]
     return pd.concat(parts, axis=1)
+
+
+# How many times, and with how many digits, a score is shown.
+FORMS = {"accuracy": (100, 2), "aurc": (1, 4), "wrong_above_90": (1, 0)}
+
+
+def means_table(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """Mean and deviation of scores as text, a row a key; titles: {score: title}, accuracies in percent."""
+    means = spread(rows, list(titles))
+    shown = means[["n"]].rename(columns={"n": "seeds"})
+    for score, title in titles.items():
+        pairs = zip(means[score], means[f"{score}_std"], strict=True)
+        shown[title] = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
+    return shown.set_index(means["title"])
 
 
 def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
@@ -32,6 +47,21 @@ def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
         interval = scipy.stats.ttest_ind(values, control, equal_var=False).confidence_interval()
         differences[key] = (values.mean() - control.mean(), interval.low, interval.high)
     return pd.DataFrame.from_dict(differences, orient="index", columns=["difference", "low", "high"]).rename_axis("key")
+
+
+def against_pooled(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
+    """The same as `against` where groups have only two or three seeds: all share one deviation (Student 1908).
+
+    It is pooled over the groups, so that the interval rests on the seeds of all of them.
+    """
+    groups = rows.groupby("key", sort=False)[score]
+    means, n = groups.mean(), groups.size()
+    freedom = int((n - 1).sum())
+    deviation = (((n - 1) * groups.var()).sum() / freedom) ** 0.5
+    others = means.index.drop(yardstick)
+    difference = means[others] - means[yardstick]
+    reach = scipy.stats.t.ppf(0.975, freedom) * deviation * (1 / n[others] + 1 / n[yardstick]) ** 0.5
+    return pd.DataFrame({"difference": difference, "low": difference - reach, "high": difference + reach})
 
 
 def best(change: pd.DataFrame, kind: str) -> str:
@@ -142,7 +172,6 @@ def seeds_table(over: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """The rows of over_seeds as text; titles: {score: title}, accuracies in percent."""
     shown = over[["network", "epochs"]].assign(seeds=over["n"])
     for score, title in titles.items():
-        factor, digits = (100, 2) if score == "accuracy" else (1, 3)
         pairs = zip(over[score], over[f"{score}_std"], strict=True)
-        shown[title] = [mean_and_deviation(mean, deviation, factor, digits) for mean, deviation in pairs]
+        shown[title] = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
     return shown

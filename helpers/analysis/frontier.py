@@ -33,7 +33,8 @@ def points(trainings: list[Results], labels: np.ndarray) -> pd.DataFrame:
     """One row a network and length: network, epochs, n, accuracy, accuracy_std, pflop, minutes, threads.
 
     The accuracy is that of the kept logits of the test images, whose classes are `labels`; of a seed
-    that comes twice the first counts. minutes and threads are those of the fastest run.
+    that comes twice the first counts. minutes and threads are those of the fastest run on a CPU; NaN and 0 where all
+    ran on a GPU, whose time several trainings shared.
     """
     scored = [(each.record, {"accuracy": (each.logits["test"].argmax(1) == labels).mean()}) for each in trainings]
     costs = pd.DataFrame(
@@ -41,7 +42,7 @@ def points(trainings: list[Results], labels: np.ndarray) -> pd.DataFrame:
             "network": each.record["network"],
             "epochs": each.record["epochs"],
             "pflop": each.record["flop"] / 1e15,
-            "minutes": quiet_minutes(each.history),
+            "minutes": quiet_minutes(each.history) if threads(each.record) else np.nan,
             "threads": threads(each.record),
         }
         for each in trainings
@@ -61,7 +62,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
         "seeds": rows["n"].astype(str),
         "test accuracy (%)": [effects.mean_and_deviation(mean, deviation, 100, 2) for mean, deviation in pairs],
         "PFLOP": rows["pflop"].map("{:.3g}".format),
-        "minutes": rows["minutes"].map("{:.1f}".format),
+        "minutes": rows["minutes"].map("{:.1f}".format, na_action="ignore"),
         "threads": rows["threads"].map(lambda n: str(n or "–")),
     }
     cited = {

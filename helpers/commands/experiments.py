@@ -60,7 +60,8 @@ SEEDS = Experiment(
 )
 
 SHORT = replace(IMPROVED, epochs=10)
-NO_AUGMENTATION = {"crop_padding": 0, "flip": 0.0, "rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
+NO_AUGMENTATION: dict[str, Any] = {"crop_padding": 0, "flip": 0.0, "rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
+NO_SMOOTHING: dict[str, Any] = {"label_smoothing": 0.0}
 FLIPS_CROPS = {"rotation": 0.0, "jitter": 0.0, "erasing": 0.0}
 # AdamW's rate and decay mean something else to SGD.
 SGD: dict[str, Any] = {"optimizer": "sgd", "peak_lr": 0.05, "weight_decay": 0.0005}
@@ -136,7 +137,7 @@ LONG = Experiment(
                 ("no_batch_norm", "without batch normalisation", "NoBatchNorm", {}),
                 ("no_dropout", "without dropout", "NoDropout", {}),
                 ("no_augmentation", "without augmentation", "ImprovedNet", NO_AUGMENTATION),
-                ("no_smoothing", "without label smoothing", "ImprovedNet", {"label_smoothing": 0.0}),
+                ("no_smoothing", "without label smoothing", "ImprovedNet", NO_SMOOTHING),
             )
             for seed in (0, 1)
         ),
@@ -206,7 +207,7 @@ FRONTIER = Experiment(
 # Label smoothing alone, at the length of the repeated trainings.
 SMOOTHING = Experiment(
     [
-        Trial("no_smoothing", "without label smoothing", "ImprovedNet", replace(REPEATED, label_smoothing=0.0), seed)
+        Trial("no_smoothing", "without label smoothing", "ImprovedNet", replace(REPEATED, **NO_SMOOTHING), seed)
         for seed in range(3)
     ],
     keep_logits=True,
@@ -367,6 +368,21 @@ def results(name: str, key: str) -> runs.Results:
         if trial.key == key:
             return found
     raise KeyError(f"the experiment {name!r} has no trial {key!r}.")
+
+
+def at_full_length() -> pd.DataFrame:
+    """The trainings of ImprovedNet at full length, a row each: key, title, seed, and their scores on the test images.
+
+    The published run is the first seed of the recipe; LONG and TAUGHT are the others.
+    """
+    published = runs.published("ImprovedNet")
+    scores = metrics.summary(published.logits["test"], published.logits["test_labels"])
+    rows = [{"key": "recipe", "title": "the full recipe", "seed": published.record["seed"], **scores}]
+    for trial, found in stored("long") + stored("taught"):
+        if trial.network != "FastNet":
+            tested = found.record["scores"]["test"]
+            rows.append({"key": trial.key, "title": trial.title, "seed": trial.seed, **tested})
+    return pd.DataFrame(rows)
 
 
 def table(name: str) -> pd.DataFrame:
