@@ -53,6 +53,12 @@ def points(trainings: list[Results], labels: np.ndarray) -> pd.DataFrame:
     return rows.sort_values("network", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
 
 
+def facts(rows: pd.DataFrame) -> dict:
+    """What results.json says of the rows of `points`, by network and epochs; no minutes where there are none."""
+    named = rows.set_index(rows["network"] + "_" + rows["epochs"].astype(str))[["n", "accuracy", "pflop", "minutes"]]
+    return named.astype(object).where(named.notna(), None).to_dict("index")
+
+
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `points` as text, then the cited ones; accuracies in percent."""
     pairs = zip(rows["accuracy"], rows["accuracy_std"], strict=True)
