@@ -198,7 +198,8 @@ def seen(losses, optimizer):
 
 
 def test_every_setting_shows_in_the_recorded_losses(sample):
-    without_effect = {"microbatch"}  # on a network without batch normalisation
+    # On a network without batch normalisation, and without a teacher (test_teacher.py).
+    without_effect = {"microbatch", "teacher", "teacher_share", "temperature"}
     assert SETTINGS.keys() | without_effect == dataclasses.asdict(ADAMW).keys()
     for name, value in SETTINGS.items():
         assert seen(epoch_losses(dataclasses.replace(ADAMW, **{name: value}), sample), "adamw"), name

@@ -50,6 +50,27 @@ def test_each_interval_is_welchs_of_its_own_groups():
     assert found.loc["unsteady", "high"] > 0
 
 
+def test_few_seeds_share_one_deviation():
+    rows = pd.DataFrame({"key": np.repeat(["recipe", "one", "other"], [3, 2, 2])})
+    rows["score"] = [0.70, 0.71, 0.72, 0.60, 0.62, 0.72, 0.76]
+    found = effects.against_pooled(rows, "recipe", "score")
+    # By hand: squares about the means are 2, 2 and 8 in ten-thousandths, with 2 + 1 + 1 degrees of freedom.
+    reach = scipy.stats.t.ppf(0.975, 4) * (12e-4 / 4) ** 0.5 * (1 / 2 + 1 / 3) ** 0.5
+    assert found.loc["one"].tolist() == pytest.approx([-0.1, -0.1 - reach, -0.1 + reach])
+    assert found.loc["other"].tolist() == pytest.approx([0.03, 0.03 - reach, 0.03 + reach])
+    pair = rows[rows["key"] != "other"]
+    known = scipy.stats.ttest_ind(pair["score"][3:], pair["score"][:3]).confidence_interval()
+    assert effects.against_pooled(pair, "recipe", "score").loc["one", "low"] == pytest.approx(known.low)
+
+
+def test_means_are_shown_in_the_form_of_their_score():
+    rows = pd.DataFrame({"key": ["a", "a", "b"], "title": ["all", "all", "less"], "accuracy": [0.90, 0.92, 0.85]})
+    rows["nll"], rows["wrong_above_90"] = [0.3, 0.4, 0.5], [90, 100, 240]
+    shown = effects.means_table(rows, {"accuracy": "accuracy (%)", "nll": "loss", "wrong_above_90": "wrong"})
+    assert shown.loc["all"].tolist() == [2, "91.00 ± 1.41", "0.350 ± 0.071", "95 ± 7"]
+    assert shown.loc["less"].tolist() == [1, "85.00", "0.500", "240"]
+
+
 def test_two_versions_differ_by_their_means_in_each_score():
     first = pd.DataFrame({"a": [7.0, 8.0, 9.0], "b": [0.1, 0.2, 0.3]})
     second = pd.DataFrame({"a": [1.0, 2.0, 3.0], "b": [0.1, 0.2, 0.3]})

@@ -29,7 +29,17 @@ def test_a_row_has_the_mean_over_seeds_and_the_cost_of_the_fastest():
     assert (row["network"], row["epochs"], row["n"]) == ("FastNet", 3, 2)
     assert row["accuracy"] == pytest.approx(0.7) and row["accuracy_std"] == pytest.approx(0.1 * 2**0.5)
     assert (row["pflop"], row["minutes"], row["threads"]) == (3, 3.3, 1)
-    assert (other["minutes"], other["threads"], other["n"]) == (0.1, 0, 1) and np.isnan(other["accuracy_std"])
+    assert (other["threads"], other["n"]) == (0, 1) and np.isnan([other["accuracy_std"], other["minutes"]]).all()
+    shown = frontier.table(rows).iloc[1]
+    assert (shown["minutes"], shown["threads"]) == ("–", "–")
+    assert frontier.facts(rows)["Other_1"] == {"n": 1, "accuracy": 0.5, "pflop": 3, "minutes": None}
+
+
+def test_minutes_are_those_of_the_fastest_on_a_cpu_even_if_a_gpu_was_faster():
+    (row,) = frontier.points([results(0, 8, [1] * 3, device="a GPU, cuda"), results(1, 8, [60] * 3)], LABELS).to_dict(
+        "records"
+    )
+    assert (row["n"], row["minutes"], row["threads"]) == (2, 3, 1)
 
 
 def test_the_table_ends_with_what_is_cited():

@@ -37,11 +37,21 @@ def test_every_contender_takes_steps_and_the_table_follows(sample, monkeypatch):
         "rounds": 1,
         "steps": 1,
         "peak_memory_gib": 1.234,
+        "gpu": {"device": "GPU X", "torch": "2", "epochs": 16, "seconds": 8.26},
     }
     page = bench.readme("before\n<!-- bench -->\nold\n<!-- /bench -->\nafter\n", whole)
     assert page.startswith("before\n<!-- bench -->\n| training | images/s |") and "old" not in page
     assert page.count("\n| ") == 7 and "1.23 GiB" in page and page.endswith("\n<!-- /bench -->\nafter\n")
     assert bench.readme(page, whole) == page
+    assert "On one GPU X (PyTorch 2), 16 epochs of FastNet take 8.3 s." in page
+
+
+def test_a_training_that_has_a_gpu_for_itself_is_timed_whole(sample, monkeypatch):
+    seconds = iter([0, 2, 2, 5])  # begin and end of two epochs
+    monkeypatch.setattr(train.time, "perf_counter", lambda: next(seconds))
+    cfg = dataclasses.replace(FAST, epochs=2, batch_size=180, microbatch=60)
+    timed = bench.on_gpu(sample, bench.FLOAT32, cfg)
+    assert (timed["epochs"], timed["seconds"]) == (2, 5) and 0 <= timed["validation_accuracy"] <= 1
 
 
 def test_too_little_shared_memory_is_one_sentence(sample, monkeypatch):
