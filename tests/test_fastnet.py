@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import augment, config, models, runs, train
+from helpers import augment, config, data, models, runs, train
 from helpers.analysis import explain
 from helpers.inference import infer, normalise, to_unit, with_mirror
 
@@ -19,8 +19,14 @@ NETWORK = "FastNetSmall"
 
 @pytest.fixture
 def short():
-    """The published recipe, but with batches that fit the sample: two of 100, pieces of 60."""
+    """The published recipe, but batches of 100 and 60 from few images, in pieces of 60."""
     return config.train_config("FastNet", "smoke", batch_size=100, microbatch=60)
+
+
+@pytest.fixture(scope="module")
+def few(sample):
+    """160 training images, which take less than half as long, and the validation images."""
+    return data.first(sample[0], 160), sample[1]
 
 
 def silent(line):
@@ -53,11 +59,11 @@ def test_whitened_patches_have_covariance_one_and_minus_one(sample):
     torch.testing.assert_close(covariance[:12, :12], -covariance[:12, 12:], atol=1e-3, rtol=0)
 
 
-def test_the_start_is_the_same_behind_every_door(sample, short):
-    trained = train.fit(NETWORK, short, *sample, 3, CPU, log=silent)
-    replayed = train.replay(NETWORK, short, sample[0], 3, CPU)
+def test_the_start_is_the_same_behind_every_door(few, short):
+    trained = train.fit(NETWORK, short, *few, 3, CPU, log=silent)
+    replayed = train.replay(NETWORK, short, few[0], 3, CPU)
     assert replayed == trained.first_losses[: len(replayed)]
-    fitted = train.start(NETWORK, sample[0], 3, CPU)
+    fitted = train.start(NETWORK, few[0], 3, CPU)
     assert torch.equal(fitted[0].weight, trained.weights["0.weight"])  # and it stays fixed
     assert not torch.equal(fitted[0].bias, trained.weights["0.bias"])
     assert (trained.weights["4.weight"] == 1).all() and trained.weights["4.bias"].any()
@@ -139,8 +145,8 @@ def test_pieces_add_up_to_the_batch(sample):
     assert whole == pytest.approx(pieces, rel=1e-5)
 
 
-def test_stopped_and_resumed_gives_the_same_bits(sample, short, tmp_path, monkeypatch):
-    whole = train.fit(NETWORK, short, *sample, 3, CPU, log=silent)
+def test_stopped_and_resumed_gives_the_same_bits(few, short, tmp_path, monkeypatch):
+    whole = train.fit(NETWORK, short, *few, 3, CPU, log=silent)
     save, state = train._save, tmp_path / "state.pt"
 
     def save_and_stop(*arguments):
@@ -149,30 +155,30 @@ def test_stopped_and_resumed_gives_the_same_bits(sample, short, tmp_path, monkey
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "_save", save_and_stop)
-        train.fit(NETWORK, short, *sample, 3, CPU, state, log=silent)
-    resumed = train.fit(NETWORK, short, *sample, 3, CPU, state, log=silent)
+        train.fit(NETWORK, short, *few, 3, CPU, state, log=silent)
+    resumed = train.fit(NETWORK, short, *few, 3, CPU, state, log=silent)
     assert len(resumed.history) == 2
     for name, tensor in whole.weights.items():
         assert torch.equal(tensor, resumed.weights[name]), name
     assert whole.first_losses == resumed.first_losses
 
 
-def test_a_smoke_training_learns(sample, short):
-    cfg = dataclasses.replace(short, epochs=5)
-    history = train.fit(NETWORK, cfg, *sample, 0, CPU, log=silent).history
+def test_a_smoke_training_learns(few, short):
+    cfg = dataclasses.replace(short, epochs=5, batch_size=40, microbatch=30)
+    history = train.fit(NETWORK, cfg, *few, 0, CPU, log=silent).history
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.1
     assert history[-1]["train_accuracy"] > 0.3
 
 
-def test_a_stored_run_answers_as_the_trained_network(sample, short, tmp_path):
-    run = runs.train_run(NETWORK, short, "smoke", 0, CPU, sample, tmp_path, quiet=True)
+def test_a_stored_run_answers_as_the_trained_network(few, short, tmp_path):
+    run = runs.train_run(NETWORK, short, "smoke", 0, CPU, few, tmp_path, quiet=True)
     assert run.cfg == short
-    loss, accuracy = train.evaluate(run.model, sample[1])
+    loss, accuracy = train.evaluate(run.model, few[1])
     row = run.history.loc[run.history["validation_loss"].idxmin()]
     assert (loss, accuracy) == (pytest.approx(row["validation_loss"]), row["validation_accuracy"])
-    maps = explain.grad_cam(run.model, sample[1].images[:3], sample[1].labels[:3])
+    maps = explain.grad_cam(run.model, few[1].images[:3], few[1].labels[:3])
     assert maps.shape == (3, 32, 32) and 0 <= maps.min() <= maps.max() <= 1
-    assert len(explain.stage_features(run.model, sample[1].images[:3])) == 5  # pixels, 4 poolings
+    assert len(explain.stage_features(run.model, few[1].images[:3])) == 5  # pixels, 4 poolings
 
 
 def test_mirror_images_get_the_same_answer(sample):

@@ -35,8 +35,20 @@ def refuse(*arguments, **options):
     raise AssertionError("trained again")
 
 
+@pytest.fixture(scope="module")
+def trained(sample, tmp_path_factory):
+    """A cache folder in which a run has been trained."""
+    cache = tmp_path_factory.mktemp("trained") / "cache"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "CACHE", cache)
+        load_or_train(sample)
+    return cache
+
+
 @pytest.fixture
-def run(sample):
+def run(sample, trained):
+    """That run, in the folder of the test, which may damage it."""
+    shutil.copytree(trained, config.CACHE)
     return load_or_train(sample)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -34,6 +35,23 @@ def store(monkeypatch, tmp_path):
     monkeypatch.setattr(config, "EXPERIMENTS", tmp_path / "experiments")
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", TINY)
     return tmp_path / "experiments" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder in which TINY has been stored."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "CACHE", folder / "cache")
+        run_experiment(folder / "tiny")
+    return folder / "tiny"
+
+
+@pytest.fixture
+def finished(store, trained):
+    """A copy of it in the place of `store`, which a test may damage."""
+    shutil.copytree(trained, store)
+    return store
 
 
 def run_experiment(store, jobs=1):
@@ -71,17 +89,15 @@ def test_trials_are_stored_with_logits_and_without_weights(store):
     assert np.allclose(table["gap"], table["training"] - table["accuracy"])
 
 
-def test_what_is_stored_is_not_trained_again(store, monkeypatch):
-    run_experiment(store)
-    before = {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()}
+def test_what_is_stored_is_not_trained_again(finished, monkeypatch):
+    before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
     monkeypatch.setattr(experiments, "train_trial", None)
-    assert run_experiment(store) == ["3 of 3 runs are stored already"]
-    assert {path: path.read_bytes() for path in store.rglob("*.*") if path.is_file()} == before
+    assert run_experiment(finished) == ["3 of 3 runs are stored already"]
+    assert {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()} == before
 
 
-def test_processes_and_a_dask_cluster_give_what_one_process_gives(store, tmp_path, monkeypatch):
-    run_experiment(store)
-    expected = contents(store)
+def test_processes_and_a_dask_cluster_give_what_one_process_gives(finished, tmp_path, monkeypatch):
+    expected = contents(finished)
     for place in ("processes", "cluster"):
         monkeypatch.setenv("CIFAR10_REPORT_CACHE", str(tmp_path / place))
         elsewhere = tmp_path / f"{place}-store"
@@ -104,8 +120,7 @@ def test_workers_that_would_share_random_numbers_are_refused():
                 pass
 
 
-def test_a_stored_experiment_is_what_it_was_when_it_was_trained(store, monkeypatch):
-    run_experiment(store)
+def test_a_stored_experiment_is_what_it_was_when_it_was_trained(finished, monkeypatch):
     before = experiments.table("tiny")
     other = Trial("new", "another recipe", "BaselineNet", dataclasses.replace(SHORT, epochs=1), 0)
     monkeypatch.setitem(experiments.EXPERIMENTS, "tiny", Experiment([other], images=200))
@@ -149,9 +164,8 @@ def test_runs_of_an_earlier_version_go_when_the_new_ones_are_whole(store):
     assert not superseded.exists() and len(list(store.glob("*-*"))) == 3
 
 
-def test_damaged_logits_are_refused(store):
-    run_experiment(store)
-    logits = next(store.glob("*/logits.safetensors"))
+def test_damaged_logits_are_refused(finished):
+    logits = next(finished.glob("*/logits.safetensors"))
     logits.write_bytes(logits.read_bytes()[:-4] + b"1234")
     with pytest.raises(runs.CorruptRun, match="logits.safetensors is missing or differs"):
         experiments.stored("tiny")
@@ -163,9 +177,8 @@ def test_what_is_not_stored_is_named(store):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"trials": [{}]}', "no JSON"])
-def test_a_damaged_definition_is_named(store, text):
-    run_experiment(store)
-    (store / experiments.DEFINITION).write_text(text)
+def test_a_damaged_definition_is_named(finished, text):
+    (finished / experiments.DEFINITION).write_text(text)
     with pytest.raises(runs.CorruptRun, match="experiment.json is damaged: restore it"):
         experiments.stored("tiny")
 
@@ -177,13 +190,18 @@ def test_every_trial_is_another_run():
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [
-        (["tiny"], "invalid choice: 'tiny'"),
-        (["seeds", "--device", "tpu"], "invalid choice: 'tpu'"),
-        (["seeds", "--cluster", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
-    ],
+    [(["tiny"], "invalid choice: 'tiny'"), (["seeds", "--device", "tpu"], "invalid choice: 'tpu'")],
 )
-def test_the_command_fails_with_one_line(arguments, says):
+def test_a_wrong_choice_is_named_in_the_last_line(monkeypatch, capsys, arguments, says):
+    monkeypatch.setattr(sys, "argv", ["experiments", *arguments])
+    with pytest.raises(SystemExit) as end:
+        experiments.main()
+    assert end.value.code == 2 and says in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_command_fails_with_one_line():
+    arguments = ["seeds", "--cluster", "tcp://127.0.0.1:1"]
     command = [sys.executable, "-m", "helpers.commands.experiments", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=config.ROOT, env=os.environ)
-    assert done.returncode != 0 and says in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert "no Dask scheduler answers at tcp://127.0.0.1:1" in done.stderr.splitlines()[-1]

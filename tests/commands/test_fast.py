@@ -2,7 +2,7 @@
 
 import re
 
-from helpers import config, runs
+from helpers import config, data, runs
 from helpers.commands import fast
 
 
@@ -18,7 +18,9 @@ def test_a_bar_is_a_point_a_character_and_marks_the_reference():
     assert middle.startswith("  1/9  ") and middle.endswith("75.00%  60 s  8 min left")
 
 
-def test_it_trains_from_scratch_and_tells_accuracies_and_minutes(capsys):
+def test_it_trains_from_scratch_and_tells_accuracies_and_minutes(sample, monkeypatch, capsys):
+    few = data.first(sample[0], 120), sample[1]  # each of them is trained on four times
+    monkeypatch.setattr(data, "train_validation", lambda profile: few)
     for _ in range(2):  # trained again, although it is stored
         fast.main("smoke")
         first, one, two, last = capsys.readouterr().out.splitlines()

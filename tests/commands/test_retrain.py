@@ -15,10 +15,11 @@ from helpers.commands import retrain
 
 @pytest.fixture
 def small(sample, monkeypatch):
-    """The sample in the place of CIFAR-10."""
-    monkeypatch.setattr(data, "train_validation", lambda profile: sample)
-    monkeypatch.setattr(data, "test", lambda profile: sample[1])
-    return sample
+    """A part of the sample in the place of CIFAR-10."""
+    parts = data.first(sample[0], 120), sample[1]
+    monkeypatch.setattr(data, "train_validation", lambda profile: parts)
+    monkeypatch.setattr(data, "test", lambda profile: parts[1])
+    return parts
 
 
 @pytest.fixture

@@ -94,13 +94,21 @@ def test_the_last_line_is_the_verdict(report):
 
 
 def test_a_missing_long_run_stops_with_the_way_out(tmp_path):
-    """No published run, no time to train: exit 1, `make retrain` named, and the old report untouched."""
-    output = tmp_path / "report"
+    """No published run, no time to train: exit 1, `make retrain` named, and the old report untouched.
+
+    Of the notebook that trains first, the code up to there: what follows refers to other notebooks.
+    """
+    output, source = tmp_path / "report", ROOT / "notebooks" / "02_baseline.ipynb"
     output.mkdir()
     (output / "report.html").write_text("the last good report")
+    whole = nbformat.read(source, as_version=4)
+    cells = [cell for cell in whole.cells if cell.cell_type == "code"]
+    trains = next(i for i, cell in enumerate(cells) if "load_or_train" in cell.source)
+    whole.cells = cells[: trains + 1]
+    nbformat.write(whole, tmp_path / source.name)
     environment = {**os.environ, "CIFAR10_REPORT_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "helpers.report", "--profile", "smoke", "--output", output]
-    command += ["--train-minutes", "0.0001"]
+    command += ["--notebooks", tmp_path, "--train-minutes", "0.0001"]
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 1
     assert "TrainingNeeded" in result.stderr and "make retrain" in result.stderr and "02_baseline" in result.stderr

@@ -451,6 +451,15 @@ def test_a_failing_notebook_leaves_the_last_report_whole(project, capfd):
     assert [path.name for path in (config.CACHE / "executed").iterdir()] == ["smoke"]
 
 
+def test_of_a_notebook_whose_kernel_dies_is_kept_what_it_had_done(project, capfd):
+    source, run, output = project
+    source("01_dies", code('print("so far")'), code("import os\nos._exit(1)"))
+    assert run() == 1
+    message = capfd.readouterr().err
+    assert "01_dies stopped: DeadKernelError" in message and "out/failed/01_dies.ipynb" in message
+    assert '"so far\\n"' in (output / "failed" / "01_dies.ipynb").read_text()
+
+
 def test_two_reports_are_not_made_at_once(project, capsys):
     _, run, output = project
     with files.locked(config.CACHE / "report.lock", "at it"):
