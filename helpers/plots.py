@@ -737,8 +737,8 @@ def effects(changes):
     first = next(iter(changes.values()))
     order = first["difference"].sort_values().index
     order = order.append([table.index.difference(order) for table in changes.values()])
-    chart = Chart(WIDTH, 0.45 + 0.2 * len(order))
-    axes = chart.subplots(1, len(changes), sharey=True, squeeze=False)[0]
+    chart = Chart(WIDTH, 0.45 + 0.18 * len(order))
+    axes = chart.subplots(1, len(changes), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (title, table) in zip(axes, changes.items(), strict=True):
         points = 100 * table.loc[order.intersection(table.index, sort=False)].astype(float)
         ax.axvline(0, color=MUTED, linewidth=1)
@@ -771,14 +771,15 @@ def frontier(rows, cited, reference):
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
-        for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
-            runs, offset = runs.sort_values("epochs"), (4, -9) if i % 2 else (-9, 3)
+        for name, runs in rows.groupby("network", sort=False):
+            runs = runs.sort_values("epochs")
             if cost == "pflop":  # minutes depend on the threads too
                 ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
-            for run in runs.dropna(subset=[cost]).itertuples():
+            for i, run in enumerate(runs.dropna(subset=[cost]).itertuples()):
                 at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
-                ax.plot(*at, marker, color=colours[name], markersize=5, label=name)
-                _beside(ax, run.epochs, at, offset, color=colours[name])
+                ax.plot(*at, marker, color=colours[name], markersize=5)
+                _beside(ax, run.epochs, at, (2, -10) if i % 2 else (-9, 4), color=colours[name])
+            ax.plot([], [], "s", color=colours[name], markersize=5, label=name)
         ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
         ax.xaxis.set_major_locator(LogLocator(subs=(1,) if cost == "pflop" else (1, 3)))
         ax.xaxis.set_major_formatter("{x:g}")

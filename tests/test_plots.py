@@ -317,7 +317,8 @@ def test_effects_are_sorted_and_say_their_numbers():
 def test_effects_that_a_panel_lacks_leave_its_row_empty():
     later = CHANGES.drop("other").rename(index={"without that": "only here"})
     first, second = plots.effects({"short": CHANGES, "long": later}).axes
-    assert [text.get_text() for text in first.get_yticklabels()] == ["without this", "without that", "other", "only here"]
+    names = [text.get_text() for text in first.get_yticklabels()]
+    assert names == ["without this", "without that", "other", "only here"]
     assert [text.xy[1] for text in first.texts] == [0, 1, 2] and [text.xy[1] for text in second.texts] == [0, 3]
     assert second.texts[1].get_text() == "−1.0 [−3.0, +1.0]"
 

@@ -119,6 +119,7 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
             "nearest": "bilinear",
             "zeros": "reflection",
             "random": "alternate",
+            "": "FastNet",
         }
         other = others_of[value] if isinstance(value, str) else value / 2 or 1
         other = int(other) if field.type is int else other

@@ -55,6 +55,11 @@ ABSTAINING = {
 # ---------------------------------------------------------------- data
 
 
+def from_to(before: float, after: float, form: str = "{:.1%}") -> str:
+    """Two numbers with an arrow between them: "85.2% → 91.1%"."""
+    return f"{form} → {form}".format(before, after)
+
+
 def channel_statistics(images: np.ndarray) -> pd.DataFrame:
     """By channel of (n, h, w, 3) uint8 images, divided by 255: mean, deviation, and `within`.
 
