@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 
@@ -47,6 +48,7 @@ class Experiment(NamedTuple):
     images: int = 45_000
     keep_logits: bool = False  # of the validation and test images
     profile: str = "full"
+    classes: tuple[int, ...] = ()  # to train and validate on images of these alone; all if empty
 
 
 # Seed 0 of BaselineNet is the published run; ImprovedNet is repeated, seed 0 too, at a length that three runs allow.
@@ -204,6 +206,13 @@ FRONTIER = Experiment(
     keep_logits=True,
 )
 
+# Who decides between cats and dogs alone, the pair that is confused most.
+SPECIALIST = Experiment(
+    [Trial("cat_dog", "ImprovedNet, trained on cats and dogs alone", "ImprovedNet", IMPROVED, 0)],
+    keep_logits=True,
+    classes=(config.CLASSES.index("cat"), config.CLASSES.index("dog")),
+)
+
 # Label smoothing alone, at the length of the repeated trainings.
 SMOOTHING = Experiment(
     [
@@ -246,6 +255,7 @@ EXPERIMENTS = {
     "teaching": TEACHING,
     "taught": TAUGHT,
     "frontier": FRONTIER,
+    "specialist": SPECIALIST,
     "smoothing": SMOOTHING,
     "choices": CHOICES,
 }
@@ -255,7 +265,11 @@ DEFINITION = "experiment.json"
 def parts_of(experiment: Experiment) -> tuple[Part, Part]:
     """The training images of an experiment, and all validation images."""
     training, validation = data.train_validation(experiment.profile)
-    return data.first(training, experiment.images), validation
+    parts = data.first(training, experiment.images), validation
+    if not experiment.classes:
+        return parts
+    chosen = [np.isin(part.labels, experiment.classes) for part in parts]
+    return tuple(data.Part(*(array[rows] for array in part)) for part, rows in zip(parts, chosen, strict=True))
 
 
 def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Results]:
@@ -270,7 +284,8 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     run = runs.train_run(trial.network, trial.cfg, experiment.profile, trial.seed, chosen, parts, store, quiet=True)
     _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
     cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
-    shown = {"validation": validation, "test": data.test(experiment.profile)} if experiment.keep_logits else {}
+    every = {"validation": data.train_validation(experiment.profile)[1], "test": data.test(experiment.profile)}
+    shown = every if experiment.keep_logits else {}  # of all classes
     logits = {name: inference.infer(run.model, part.images).logits for name, part in shown.items()}
     record = run.record | {
         "images": len(training.labels),
