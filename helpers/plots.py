@@ -222,7 +222,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 1.75), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.65), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
@@ -344,7 +344,7 @@ def flowchart(rows, loop):
     takes part in training only. A row that begins with such a box branches off from the box above it; one within a
     row is also passed by. loop: the title of the box from which an arrow leads back to the first one, and its label.
     """
-    chart = Chart(WIDTH, 0.6 * len(rows) + 0.1)
+    chart = Chart(WIDTH, 0.55 * len(rows) + 0.1)
     ax = chart.subplots()
     ax.set(xlim=(-0.12, max(map(len, rows))), ylim=(len(rows) + 0.1, 0))
     ax.set_axis_off()
@@ -767,7 +767,7 @@ def frontier(rows, cited, reference):
     triangle for one thread); in the first panel the lengths of one network are joined. cited: network, accuracy and
     pflop, hollow, in that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
-    chart, colours = Chart(WIDTH, 2.0), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 1.95), _colours(rows["network"].unique())
     axes = chart.subplots(1, 2, sharey=True)
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")

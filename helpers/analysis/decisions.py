@@ -49,3 +49,14 @@ def compare(versions: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[np
 def _difference(name: str, differences: np.ndarray) -> dict[str, float]:
     low, high = np.quantile(metrics.resampled_means(differences[:, None]), [0.025, 0.975])
     return {name: differences.mean(), f"{name}_low": low, f"{name}_high": high}
+
+
+def with_specialist(logits: np.ndarray, specialist: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+    """Classes (n,) where a specialist decides between a pair of classes whenever the first network names one of them.
+
+    Both logits are (n, 10); of the specialist's, only those of the pair count.
+    """
+    answers = logits.argmax(axis=1)
+    asked = np.isin(answers, pair)
+    answers[asked] = np.array(pair)[specialist[asked][:, pair].argmax(axis=1)]
+    return answers

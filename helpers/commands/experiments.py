@@ -265,11 +265,15 @@ DEFINITION = "experiment.json"
 def parts_of(experiment: Experiment) -> tuple[Part, Part]:
     """The training images of an experiment, and all validation images."""
     training, validation = data.train_validation(experiment.profile)
-    parts = data.first(training, experiment.images), validation
+    return of_classes(data.first(training, experiment.images), experiment), of_classes(validation, experiment)
+
+
+def of_classes(part: Part, experiment: Experiment) -> Part:
+    """The images of the classes of an experiment, and their labels."""
     if not experiment.classes:
-        return parts
-    chosen = [np.isin(part.labels, experiment.classes) for part in parts]
-    return tuple(data.Part(*(array[rows] for array in part)) for part, rows in zip(parts, chosen, strict=True))
+        return part
+    chosen = np.isin(part.labels, experiment.classes)
+    return Part(part.images[chosen], part.labels[chosen])
 
 
 def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Results]:

@@ -34,3 +34,14 @@ def test_trial_scores_both_parts_and_counts_what_is_dear():
     assert usual["accuracy"] == ours["accuracy"] == 3 / 4
     assert usual["corrected"] == pytest.approx(9 / 4) and ours["corrected"] == ours["corrected_high"] == 0
     assert usual["change"] == usual["change_low"] == usual["change_high"] == 0
+
+
+def test_a_specialist_decides_within_its_pair_alone():
+    dog, ship = CLASSES.index("dog"), CLASSES.index("ship")
+    logits, specialist = np.zeros((4, 10)), np.zeros((4, 10))
+    logits[range(4), [CAT, dog, CAR, CAT]] = 1
+    specialist[:, dog] = [1, 1, 1, -1]
+    specialist[:, ship] = 5  # not of the pair
+    answers = decisions.with_specialist(logits, specialist, (CAT, dog))
+    assert answers.tolist() == [dog, dog, CAR, CAT]
+    assert logits.argmax(axis=1).tolist() == [CAT, dog, CAR, CAT]

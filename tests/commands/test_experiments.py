@@ -89,6 +89,29 @@ def test_trials_are_stored_with_logits_and_without_weights(store):
     assert np.allclose(table["gap"], table["training"] - table["accuracy"])
 
 
+def test_an_experiment_on_some_classes_trains_on_these_and_is_scored_on_all(sample):
+    pair = TINY._replace(trials=TINY.trials[:1], classes=(3, 5), images=200)
+    training, validation = experiments.parts_of(pair)
+    assert set(training.labels) == set(validation.labels) == {3, 5}
+    assert (training.images == sample[0].images[:200][np.isin(sample[0].labels[:200], (3, 5))]).all()
+    _, found = experiments.train_trial(pair.trials[0], pair, "cpu")
+    assert found.record["images"] == len(training.labels)
+    assert {name: len(z) for name, z in found.logits.items()} == {"validation": 40, "test": 200}
+
+
+def test_the_published_run_is_the_first_seed_at_full_length(monkeypatch):
+    monkeypatch.setattr(config, "PUBLISHED", config.ROOT / "reports" / "runs")
+    rows = experiments.at_full_length()
+    published = runs.published("ImprovedNet")
+    first = rows.iloc[0]
+    right = published.logits["test"].argmax(1) == published.logits["test_labels"]
+    assert first["key"] == "recipe" and first["accuracy"] == right.mean()
+    seeds = rows.groupby("key")["seed"].agg(list)
+    assert seeds["recipe"] == [0, 1, 2] and seeds["taught"] == seeds["no_dropout"] == [0, 1]
+    stored = {trial.key: run for trial, run in experiments.stored("taught")}
+    assert "hard" in stored and "hard" not in set(rows["key"])  # a teacher, not ImprovedNet
+
+
 def test_what_is_stored_is_not_trained_again(finished, monkeypatch):
     before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
     monkeypatch.setattr(experiments, "train_trial", None)
