@@ -768,7 +768,7 @@ def frontier(rows, cited, reference):
     pflop, hollow, in that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
     """
     chart, colours = Chart(WIDTH, 1.95), _colours(rows["network"].unique())
-    axes = chart.subplots(1, 2, sharey=True)
+    axes = chart.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
         for name, runs in rows.groupby("network", sort=False):
