@@ -84,6 +84,8 @@ class TrainConfig:
                 raise BadInput(f"{name} must be more than 0.")
         if self.teacher not in ("", *TEACHERS):
             raise BadInput(f"teacher must be one of {', '.join(TEACHERS)}, or empty, not {self.teacher!r}.")
+        if bool(self.teacher) != bool(self.teacher_share):
+            raise BadInput("teacher and teacher_share go together: set both, or neither.")
         for name in ("flip", "jitter", "erasing", "label_smoothing", "teacher_share"):
             if getattr(self, name) > 1:
                 raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")

@@ -103,7 +103,8 @@ def test_the_files_name_no_machine_path_or_person(folder):
 
 
 def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample):
-    cfg, digests = config.IMPROVED, {"training": "a", "validation": "b"}
+    cfg = dataclasses.replace(config.IMPROVED, teacher="hard", teacher_share=0.5)
+    digests = {"training": "a", "validation": "b"}
     this = runs.identity("ImprovedNet", cfg, 0, digests)
     others = [
         runs.identity("BaselineNet", cfg, 0, digests),
@@ -119,7 +120,7 @@ def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample)
             "nearest": "bilinear",
             "zeros": "reflection",
             "random": "alternate",
-            "": "FastNet",
+            "hard": "FastNet",
         }
         other = others_of[value] if isinstance(value, str) else value / 2 or 1
         other = int(other) if field.type is int else other

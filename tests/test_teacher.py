@@ -66,7 +66,9 @@ def run_id(run):
 def test_settings_of_a_lesson_are_checked():
     for change, says in (
         ({"teacher": "Socrates"}, "teacher must be one of FastNet, longer, hard, augmented, or empty, not 'Socrates'."),
-        ({"teacher_share": 1.5}, "teacher_share must lie between 0 and 1, not 1.5."),
+        ({"teacher": "hard"}, "teacher and teacher_share go together: set both, or neither."),
+        ({"teacher_share": 0.5}, "teacher and teacher_share go together: set both, or neither."),
+        ({"teacher": "hard", "teacher_share": 1.5}, "teacher_share must lie between 0 and 1, not 1.5."),
         ({"temperature": 0}, "temperature must be more than 0."),
     ):
         with pytest.raises(BadInput, match="^" + says.replace(".", r"\.")):
