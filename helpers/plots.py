@@ -432,6 +432,7 @@ def confusion(matrices):
         ax.set_xlim(0, columns[-1] + 0.6)
         ax.set_xticks([*np.arange(len(CLASSES)) + 0.5, *columns], [*CLASSES, *beside], rotation=90)
         ax.set_yticks(np.arange(len(CLASSES)) + 0.5, CLASSES if ax is chart.axes[0] else [], rotation=0)
+        ax.grid(False)  # through the columns beside the matrix
         ax.tick_params(length=0)
         ax.set(title=name, xlabel="predicted class")
     chart.axes[0].set_ylabel("true class")
@@ -771,14 +772,14 @@ def frontier(rows, cited, reference):
     axes = chart.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
         ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
-        for name, runs in rows.groupby("network", sort=False):
+        for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
             runs = runs.sort_values("epochs")
             if cost == "pflop":  # minutes depend on the threads too
                 ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
-            for i, run in enumerate(runs.dropna(subset=[cost]).itertuples()):
+            for run in runs.dropna(subset=[cost]).itertuples():
                 at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
                 ax.plot(*at, marker, color=colours[name], markersize=5)
-                _beside(ax, run.epochs, at, (2, -10) if i % 2 else (-9, 4), color=colours[name])
+                _beside(ax, run.epochs, at, (0, -11) if i % 2 else (0, 4), color=colours[name], ha="center")
             ax.plot([], [], "s", color=colours[name], markersize=5, label=name)
         ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
         ax.xaxis.set_major_locator(LogLocator(subs=(1,) if cost == "pflop" else (1, 3)))
@@ -818,7 +819,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
 
     f1 {network: Series by class, 0..1}; accuracy {network: (value, low, high)}; photograph (h, w, 3) and the pixels of
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
-    confident {network: (mistakes as trained, mistakes after the temperature)}.
+    confident {network: (share of wrong answers above 0.9 as trained, the same after the temperature)}.
     """
     chart, colours = Chart(WIDTH, 3.1), _colours(f1)
     left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
@@ -842,7 +843,8 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     _turn(bottom.subplots(), confident, colours)
     chart.says = _listed(
         f"{name}: accuracy {accuracy[name][0]:.1%}, F1 from {scores.min():.2f} to {scores.max():.2f}, "
-        f"{confident[name][0]} confident mistakes as trained, {confident[name][1]} after the temperature"
+        f"{confident[name][0]:.1%} of the confident answers wrong as trained, {confident[name][1]:.1%} after the "
+        "temperature"
         for name, scores in f1.items()
     )
     return chart
@@ -861,15 +863,15 @@ def _f1_by_class(ax, f1, colours):
 
 
 def _turn(ax, confident, colours):
-    """The number of confident mistakes before and after, a line a network."""
+    """The share of confident answers that are wrong, before and after, a line a network."""
     for name, (before, after) in confident.items():
         ax.plot([0, 1], [before, after], "-o", color=colours[name], markersize=5)
         for x, value, side in ((0, before, "right"), (1, after, "left")):
-            text = f"{value}" if x == 0 else f"{value} {name}"
+            text = f"{value:.1%}" if x == 0 else f"{value:.1%} {name}"
             offset = (-6 if x == 0 else 6, 0)
             ax.annotate(text, (x, value), offset, textcoords="offset points", ha=side, va="center", fontsize=8)
     most = max(max(pair) for pair in confident.values())
-    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1)), xticks=(0, 1), title="mistakes with confidence above 0.9")
+    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1e-9)), xticks=(0, 1), title="wrong answers above 0.9")
     ax.set_xticklabels(["as trained", "own temperature"])
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
