@@ -835,7 +835,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     shown = [blind, *_images(images)]
     labels = ["not seen by\nBaselineNet"]
     for y, k, p in zip(true, predicted, confidence, strict=True):
-        labels.append(f"{CLASSES[y]}\n→{CLASSES[k]}\n{p:.0%}")
+        labels.append(f"{CLASSES[y]}\n→{CLASSES[k]}\n{p:.1%}")
     for ax, image, label in zip(middle.subplots(1, len(shown)), shown, labels, strict=True):
         ax.imshow(image, interpolation="nearest")
         ax.set_title(label, fontsize=8, linespacing=1.1, pad=3, color=INK if image is blind else WRONG)

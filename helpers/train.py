@@ -143,21 +143,25 @@ def muon_and_sgd(model: models.FastNet, cfg: TrainConfig) -> list[torch.optim.Op
     return [muon, torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.85, nesterov=True)]
 
 
-def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
-    """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay.
-
-    "muon" is two optimizers, for FastNet alone: BadInput for another network.
-    """
-    if cfg.optimizer == "muon":
-        if not isinstance(model, models.FastNet):
-            raise BadInput("optimizer muon trains FastNet only: it needs filters held as matrices.")
-        return muon_and_sgd(model, cfg)
-    weights = [p for p in model.parameters() if p.ndim > 1 and p.requires_grad]
-    others = [p for p in model.parameters() if p.ndim <= 1 and p.requires_grad]
-    groups = [{"params": weights, "weight_decay": cfg.weight_decay}, {"params": others, "weight_decay": 0.0}]
+def sgd_or_adamw(model: nn.Module, cfg: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum 0.9, or AdamW (Loshchilov and Hutter 2019); biases and norm parameters do not decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     if cfg.optimizer == "sgd":
-        return [torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.9, fused=True)]
-    return [torch.optim.AdamW(groups, lr=cfg.peak_lr, fused=True)]
+        return torch.optim.SGD(groups, lr=cfg.peak_lr, momentum=0.9, fused=True)
+    return torch.optim.AdamW(groups, lr=cfg.peak_lr, fused=True)
+
+
+def make_optimizers(model: nn.Module, cfg: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimizers of a recipe. "muon" is two, for FastNet alone: BadInput for another network."""
+    if cfg.optimizer != "muon":
+        return [sgd_or_adamw(model, cfg)]
+    if not isinstance(model, models.FastNet):
+        raise BadInput("optimizer muon trains FastNet only: it needs filters held as matrices.")
+    return muon_and_sgd(model, cfg)
 
 
 def lr_at(cfg: TrainConfig, step: int, steps_per_epoch: int, share=1.0) -> float:
