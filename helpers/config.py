@@ -167,8 +167,8 @@ FAST = TrainConfig(
     flipping="alternate",
 )
 
-# Networks that teach another, and their recipes. The published FastNet is one of them; the others train longer, and
-# not towards smoothed labels, which make a teacher tell less about the other classes (Mueller et al. 2019).
+# Networks that teach another, and their recipes. The published FastNet is one of them; the others train longer, two
+# of them not towards smoothed labels, which make a teacher tell less about the other classes (Mueller et al. 2019).
 LONGER = replace(FAST, epochs=24)
 HARD = replace(LONGER, label_smoothing=0.0)
 LIKE_PUPIL = {name: getattr(IMPROVED, name) for name in ("crop_padding", "rotation", "jitter", "erasing", "padding")}

@@ -28,11 +28,16 @@ FORMS = {"accuracy": (100, 2), "aurc": (1, 4), "wrong_above_90": (1, 0)}
 def means_table(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """Mean and deviation of scores as text, a row a key; titles: {score: title}, accuracies in percent."""
     means = spread(rows, list(titles))
-    shown = means[["n"]].rename(columns={"n": "seeds"})
+    return with_scores(means[["n"]].rename(columns={"n": "seeds"}), means, titles).set_index(means["title"])
+
+
+def with_scores(shown: pd.DataFrame, means: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
+    """Columns of text beside those of `shown`: mean and deviation of each score in `means`, under its title."""
     for score, title in titles.items():
         pairs = zip(means[score], means[f"{score}_std"], strict=True)
-        shown[title] = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
-    return shown.set_index(means["title"])
+        texts = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
+        shown = shown.assign(**{title: texts})
+    return shown
 
 
 def against(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFrame:
@@ -170,8 +175,4 @@ def over_seeds(trainings: list[tuple[dict, dict]], scores: list[str]) -> pd.Data
 
 def seeds_table(over: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """The rows of over_seeds as text; titles: {score: title}, accuracies in percent."""
-    shown = over[["network", "epochs"]].assign(seeds=over["n"])
-    for score, title in titles.items():
-        pairs = zip(over[score], over[f"{score}_std"], strict=True)
-        shown[title] = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
-    return shown
+    return with_scores(over[["network", "epochs"]].assign(seeds=over["n"]), over, titles)

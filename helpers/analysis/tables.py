@@ -52,12 +52,12 @@ ABSTAINING = {
 }
 
 
-# ---------------------------------------------------------------- data
-
-
 def from_to(before: float, after: float, form: str = "{:.1%}") -> str:
     """Two numbers with an arrow between them: "85.2% → 91.1%"."""
     return f"{form} → {form}".format(before, after)
+
+
+# ---------------------------------------------------------------- data
 
 
 def channel_statistics(images: np.ndarray) -> pd.DataFrame:

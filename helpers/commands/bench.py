@@ -38,8 +38,8 @@ from helpers.torchvision_compat import transforms_v2 as T
 RESULT = config.ROOT / "reports" / "bench.json"
 FLOAT32 = train.Device("cpu", torch.float32)
 USUAL = "ImprovedNet, the usual way"
-# Epochs until a network gets 91.4% of the test images, the reference's accuracy, right.
 GPU_EPOCHS = 16  # of FastNet, its most accurate length
+# Epochs until a network gets 91.4% of the test images, the reference's accuracy, right.
 EPOCHS_TO_GOAL = {"ImprovedNet": IMPROVED.epochs, "FastNet": QUICK_EPOCHS["FastNet"]}
 
 

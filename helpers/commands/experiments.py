@@ -180,7 +180,7 @@ TAUGHT = Experiment(
             )
             for seed in (0, 1)
         ),
-        Trial("hard", "FastNet, 24 epochs without label smoothing", "FastNet", config.HARD, 0),
+        Trial("hard", "FastNet, 24 epochs without label smoothing", *config.TEACHERS["hard"], 0),
         Trial("augmented", "the same with the augmentation of ImprovedNet", *config.TEACHERS["augmented"], 0),
     ],
     keep_logits=True,
@@ -288,8 +288,9 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
     run = runs.train_run(trial.network, trial.cfg, experiment.profile, trial.seed, chosen, parts, store, quiet=True)
     _, accuracy = train.evaluate(run.model, data.first(training, 5_000))
     cues = robustness.without_cues({trial.network: run.model}, data.first(validation, 1_000))
-    every = {"validation": data.train_validation(experiment.profile)[1], "test": data.test(experiment.profile)}
-    shown = every if experiment.keep_logits else {}  # of all classes
+    shown = {}
+    if experiment.keep_logits:  # of images of all classes
+        shown = {"validation": data.train_validation(experiment.profile)[1], "test": data.test(experiment.profile)}
     logits = {name: inference.infer(run.model, part.images).logits for name, part in shown.items()}
     record = run.record | {
         "images": len(training.labels),
