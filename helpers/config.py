@@ -71,6 +71,7 @@ class TrainConfig:
     teacher: str = ""  # one of TEACHERS, whose logits are part of the target
     teacher_share: float = 0.0  # how large a part of the loss is that to the teacher
     temperature: float = 1.0  # that both logits are divided by in this part
+    bounded: float = 0.0  # q of the bounded loss (1 - p^q) / q in place of cross-entropy, if more than 0
 
     def __post_init__(self):
         for field in fields(self):
@@ -86,9 +87,11 @@ class TrainConfig:
             raise BadInput(f"teacher must be one of {', '.join(TEACHERS)}, or empty, not {self.teacher!r}.")
         if bool(self.teacher) != bool(self.teacher_share):
             raise BadInput("teacher and teacher_share go together: set both, or neither.")
-        for name in ("flip", "jitter", "erasing", "label_smoothing", "teacher_share"):
+        for name in ("flip", "jitter", "erasing", "label_smoothing", "teacher_share", "bounded"):
             if getattr(self, name) > 1:
                 raise BadInput(f"{name} must lie between 0 and 1, not {getattr(self, name)!r}.")
+        if self.bounded and self.label_smoothing:
+            raise BadInput("the bounded loss knows no label smoothing: set bounded or label_smoothing to 0.")
 
 
 KINDS = get_type_hints(TrainConfig)

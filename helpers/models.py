@@ -172,6 +172,7 @@ BUILDERS: dict[str, Callable[[], nn.Sequential]] = {
     "ImprovedNet": ImprovedNet,
     "NoBatchNorm": partial(ImprovedNet, norm=False),
     "NoDropout": partial(ImprovedNet, dropout=0.0),
+    "ConvolutionsAlone": partial(ImprovedNet, norm=False, dropout=0.0),
     "DefaultInit": partial(ImprovedNet, kaiming=False),
     "HalfWidth": partial(ImprovedNet, width=16),
     "QuarterWidth": partial(ImprovedNet, width=8),

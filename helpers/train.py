@@ -192,10 +192,15 @@ def training_batch(images: Tensor, cfg: TrainConfig, flip: Tensor | None = None)
 def batch_loss(logits: Tensor, y: Tensor, cfg: TrainConfig, taught: Tensor | None = None) -> Tensor:
     """Cross-entropy with label smoothing, in nats; in part that to a teacher's logits, where there are some.
 
+    If `cfg.bounded` is q > 0, it is (1 - p^q) / q instead, where p is the probability of the label
+    (Zhang and Sabuncu 2018): a wrong label costs 1 / q at most, and q = 1 is the mean absolute error.
     Both logits (n, 10) are divided by the temperature, and the teacher's loss is multiplied by its
     square, which keeps its gradients as large as the others (Hinton et al. 2015).
     """
     loss = F.cross_entropy(logits, y, label_smoothing=cfg.label_smoothing)
+    if cfg.bounded:
+        power = (-cfg.bounded * F.cross_entropy(logits, y, reduction="none")).exp()  # p^q, also where p is near 0
+        loss = ((1 - power) / cfg.bounded).mean()
     if taught is None:
         return loss
     targets = (taught / cfg.temperature).softmax(dim=1)

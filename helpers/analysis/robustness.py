@@ -63,6 +63,15 @@ def under_corruption(networks: dict[str, nn.Module], part: Part, temperature: di
     return pd.DataFrame(rows)
 
 
+def at_highest_severity(model: nn.Module, part: Part) -> dict[str, float]:
+    """The accuracy under each corruption at severity 5, by its name."""
+    found = {}
+    for name in corruptions.CORRUPTIONS:
+        logits = infer(model, corruptions.corrupt(part.images, name, 5)).logits
+        found[name] = metrics.accuracy(logits, part.labels)
+    return found
+
+
 def without_cues(networks: dict[str, nn.Module], part: Part) -> pd.DataFrame:
     """Rows of network, cue (a key of CUES, such as "pose_20"), accuracy and ece: images with one cue changed.
 

@@ -49,6 +49,8 @@ class Experiment(NamedTuple):
     keep_logits: bool = False  # of the validation and test images
     profile: str = "full"
     classes: tuple[int, ...] = ()  # to train and validate on images of these alone; all if empty
+    wrong_labels: float = 0.0  # share of the training images whose label is drawn from the other classes
+    imbalance: float = 1.0  # how many times as many training images the first class has as the last
 
 
 # Seed 0 of BaselineNet is the published run; ImprovedNet is repeated, seed 0 too, at a length that three runs allow.
@@ -107,44 +109,68 @@ SEARCH = Experiment(
     images=22_500,
 )
 
-# What the recipe does and what the architecture does: each network with the other's recipe, and BaselineNet
-# with one change each.
-SHIFTED = replace(BASELINE, crop_padding=4)
+# What the recipe does and what the architecture does: every architecture with both recipes. From BaselineNet to
+# ImprovedNet one thing changes at a time: the size, the layers, batch normalisation, dropout. Seed 0 of the two
+# networks with their own recipes are the published runs, and SEEDS has other seeds of BaselineNet.
+ARCHITECTURES = {
+    "BaselineNet": "BaselineNet",
+    "WideBaseline": "BaselineNet, four times as wide",
+    "ConvolutionsAlone": "ImprovedNet without batch normalisation and dropout",
+    "NoDropout": "ImprovedNet without dropout",
+    "ImprovedNet": "ImprovedNet",
+    "QuarterWidth": "ImprovedNet, a quarter as wide",
+}
 DESIGN = Experiment(
     [
-        Trial("improved_plain", "ImprovedNet, BaselineNet's recipe", "ImprovedNet", BASELINE, 0),
-        Trial("baseline_modern", "BaselineNet, ImprovedNet's recipe", "BaselineNet", IMPROVED, 0),
-        Trial("wide_baseline", "BaselineNet four times as wide", "WideBaseline", BASELINE, 0),
-        Trial("shifted_baseline", "BaselineNet, shifts of 4 pixels", "BaselineNet", SHIFTED, 0),
-    ],
-    keep_logits=True,
-)
-
-# About as many parameters as BaselineNet has, in the design of ImprovedNet.
-SIZE = Experiment(
-    [
-        Trial("quarter_width", "ImprovedNet at a quarter of its width", "QuarterWidth", IMPROVED, seed)
+        Trial(f"{network}, {owner}", f"{title}, recipe of {owner}", network, cfg, seed)
+        for network, title in ARCHITECTURES.items()
+        for owner, cfg in (("BaselineNet", BASELINE), ("ImprovedNet", IMPROVED))
         for seed in range(3)
+        if network != owner or (network == "ImprovedNet" and seed > 0)
     ],
     keep_logits=True,
 )
 
-# The parts of the recipe at its full length, on all images. Seed 0 of the recipe itself is the published run.
+# Shifts by up to 4 pixels, as in the recipe of ImprovedNet.
+SHIFTED = replace(BASELINE, crop_padding=4)
+SHIFTS = Experiment(
+    [Trial("shifted_baseline", "BaselineNet, shifts of 4 pixels", "BaselineNet", SHIFTED, seed) for seed in range(3)],
+    keep_logits=True,
+)
+
+# The parts of the recipe at its full length, on all images. DESIGN has the recipe itself, and without dropout.
 LONG = Experiment(
     [
-        *(Trial("recipe", "the full recipe", "ImprovedNet", IMPROVED, seed) for seed in (1, 2)),
-        *(
-            Trial(key, title, network, replace(IMPROVED, **changes), seed)
-            for key, title, network, changes in (
-                ("no_batch_norm", "without batch normalisation", "NoBatchNorm", {}),
-                ("no_dropout", "without dropout", "NoDropout", {}),
-                ("no_augmentation", "without augmentation", "ImprovedNet", NO_AUGMENTATION),
-                ("no_smoothing", "without label smoothing", "ImprovedNet", NO_SMOOTHING),
-            )
-            for seed in (0, 1)
-        ),
+        Trial(key, title, network, replace(IMPROVED, **changes), seed)
+        for key, title, network, changes in (
+            ("no_batch_norm", "without batch normalisation", "NoBatchNorm", {}),
+            ("no_augmentation", "without augmentation", "ImprovedNet", NO_AUGMENTATION),
+            ("no_smoothing", "without label smoothing", "ImprovedNet", NO_SMOOTHING),
+        )
+        for seed in (0, 1)
     ],
     keep_logits=True,
+)
+
+# Labels of the training images that are wrong on purpose: cross-entropy and a bounded loss.
+WRONG_LABELS = Experiment(
+    [
+        Trial(key, title, "ImprovedNet", replace(IMPROVED, epochs=40, label_smoothing=0.0, **changes), seed)
+        for key, title, changes in (
+            ("cross_entropy", "cross-entropy", {}),
+            ("bounded", "bounded loss", {"bounded": 0.7}),
+        )
+        for seed in range(2)
+    ],
+    keep_logits=True,
+    wrong_labels=0.4,
+)
+
+# Fewer and fewer training images from class to class, a hundred times as many of the first as of the last.
+RARE = Experiment(
+    [Trial("rare", "ImprovedNet on classes of unequal size", "ImprovedNet", IMPROVED, seed) for seed in range(2)],
+    keep_logits=True,
+    imbalance=100,
 )
 
 # Which teacher, how much of it and how soft: short trainings of ImprovedNet, compared on the validation images.
@@ -250,8 +276,10 @@ EXPERIMENTS = {
     "seeds": SEEDS,
     "ablation": ABLATION,
     "design": DESIGN,
-    "size": SIZE,
+    "shifts": SHIFTS,
     "long": LONG,
+    "wrong_labels": WRONG_LABELS,
+    "rare": RARE,
     "teaching": TEACHING,
     "taught": TAUGHT,
     "frontier": FRONTIER,
@@ -265,7 +293,12 @@ DEFINITION = "experiment.json"
 def parts_of(experiment: Experiment) -> tuple[Part, Part]:
     """The training images of an experiment, and all validation images."""
     training, validation = data.train_validation(experiment.profile)
-    return of_classes(data.first(training, experiment.images), experiment), of_classes(validation, experiment)
+    training = data.first(training, experiment.images)
+    if experiment.wrong_labels:
+        training = with_wrong_labels(training, experiment.wrong_labels)
+    if experiment.imbalance > 1:
+        training = imbalanced(training, experiment.imbalance)
+    return of_classes(training, experiment), of_classes(validation, experiment)
 
 
 def of_classes(part: Part, experiment: Experiment) -> Part:
@@ -276,12 +309,35 @@ def of_classes(part: Part, experiment: Experiment) -> Part:
     return Part(part.images[chosen], part.labels[chosen])
 
 
+def with_wrong_labels(part: Part, share: float) -> Part:
+    """The same images, a share of whose labels is replaced by one of the other classes, drawn at random."""
+    rng = np.random.default_rng(0)
+    wrong = rng.permutation(len(part.labels))[: round(share * len(part.labels))]
+    labels = part.labels.copy()
+    labels[wrong] = (labels[wrong] + rng.integers(1, len(config.CLASSES), len(wrong))) % len(config.CLASSES)
+    return Part(part.images, labels)
+
+
+def imbalanced(part: Part, ratio: float) -> Part:
+    """The first images of each class, fewer by a constant factor from class to class, `ratio` in all (Cui et al. 2019).
+
+    The first class keeps all of its images.
+    """
+    counts, last = np.bincount(part.labels, minlength=len(config.CLASSES)), len(config.CLASSES) - 1
+    kept = [
+        np.flatnonzero(part.labels == k)[: round(counts[k] * ratio ** (-k / last))] for k in range(len(config.CLASSES))
+    ]
+    chosen = np.sort(np.concatenate(kept))
+    return Part(part.images[chosen], part.labels[chosen])
+
+
 def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Trial, runs.Results]:
     """Train a trial in the cache of the machine where this runs, or load it from there.
 
     The record gains `images`, how many it was trained on, and of the kept checkpoint `training_accuracy`, that on the
-    first 5,000 of them, not augmented, `cues`, its accuracies on the first 1,000 validation images without single
-    cues, and `scores`, those of the logits that the experiment keeps.
+    first 5,000 of them, not augmented, and `cues`, its accuracies on the first 1,000 validation images without single
+    cues. If the experiment keeps logits, it also gains `scores`, which follow from them, and `corrupted`, the accuracies
+    on the first 2,000 test images under corruptions of the highest severity.
     """
     training, validation = parts = parts_of(experiment)
     chosen, store = train.pick_device(device), config.CACHE / "runs"
@@ -298,6 +354,8 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
         "cues": dict(zip(cues["cue"], cues["accuracy"], strict=True)),
         "scores": {name: metrics.summary(z, shown[name].labels) for name, z in logits.items()},
     }
+    if experiment.keep_logits:
+        record["corrupted"] = robustness.at_highest_severity(run.model, data.first(shown["test"], 2_000))
     return trial, runs.Results(run.history, run.first_losses, record, logits)
 
 
