@@ -336,8 +336,8 @@ def train_trial(trial: Trial, experiment: Experiment, device: str) -> tuple[Tria
 
     The record gains `images`, how many it was trained on, and of the kept checkpoint `training_accuracy`, that on the
     first 5,000 of them, not augmented, and `cues`, its accuracies on the first 1,000 validation images without single
-    cues. If the experiment keeps logits, it also gains `scores`, which follow from them, and `corrupted`, the accuracies
-    on the first 2,000 test images under corruptions of the highest severity.
+    cues. If the experiment keeps logits, it also gains `scores`, which follow from them, and `corrupted`, the
+    accuracies on the first 2,000 test images under corruptions of the highest severity.
     """
     training, validation = parts = parts_of(experiment)
     chosen, store = train.pick_device(device), config.CACHE / "runs"
