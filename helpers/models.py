@@ -264,6 +264,11 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+def linear_share(model: nn.Sequential) -> float:
+    """The share of the trainable parameters that linear layers hold."""
+    return sum(parameters(layer) for layer in model if isinstance(layer, nn.Linear)) / parameters(model)
+
+
 def macs(model: nn.Sequential) -> int:
     """Multiply-accumulates of one image in the forward pass (convolutions and linear layers)."""
     return int(layer_table(model)["multiply-adds"].sum())

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from helpers.config import CLASSES, ROOT
 
@@ -762,42 +762,35 @@ def effects(changes):
 
 
 def frontier(rows, cited, reference):
-    """Test accuracy against training arithmetic and against minutes; both costs and the error are on logarithmic axes.
+    """Test accuracy against the arithmetic of the training; both it and the error are on logarithmic axes.
 
-    rows: DataFrame with network, epochs (beside each dot), accuracy, pflop, minutes (NaN: not shown) and threads (a
-    triangle for one thread); in the first panel the lengths of one network are joined. cited: network, accuracy and
-    pflop, hollow, in that panel. reference: an accuracy of unknown cost, the dashed line. Accuracies are 0..1.
+    rows: DataFrame with network, epochs (beside each dot), accuracy and pflop; the lengths of one network are joined.
+    cited: network, accuracy and pflop, hollow. reference: an accuracy of unknown cost, the dashed line. Accuracies are
+    0..1.
     """
-    chart, colours = Chart(WIDTH, 1.95), _colours(rows["network"].unique())
-    axes = chart.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-    for ax, cost, unit in zip(axes, ("pflop", "minutes"), ("PFLOP", "minutes"), strict=True):
-        ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
-        for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
-            runs = runs.sort_values("epochs")
-            if cost == "pflop":  # minutes depend on the threads too
-                ax.plot(runs[cost], 1 - runs["accuracy"], color=colours[name], linewidth=1)
-            for run in runs.dropna(subset=[cost]).itertuples():
-                at, marker = (getattr(run, cost), 1 - run.accuracy), "^" if run.threads == 1 else "o"
-                ax.plot(*at, marker, color=colours[name], markersize=5)
-                _beside(ax, run.epochs, at, (0, -11) if i % 2 else (0, 4), color=colours[name], ha="center")
-            ax.plot([], [], "s", color=colours[name], markersize=5, label=name)
-        ax.set(xscale="log", yscale="log", xlabel=f"training, {unit}")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1,) if cost == "pflop" else (1, 3)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.minorticks_off()
-        ax.margins(x=0.12)
+    chart, colours = Chart(WIDTH, 1.9), _colours(rows["network"].unique())
+    ax = chart.subplots()
+    ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
+    for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
+        runs = runs.sort_values("epochs")
+        ax.plot(runs["pflop"], 1 - runs["accuracy"], "o-", color=colours[name], linewidth=1, markersize=5, label=name)
+        for run in runs.itertuples():
+            at = (run.pflop, 1 - run.accuracy)
+            away = ((0, 4), (0, -11), (3, -11), (-7, 1))[i % 4]  # from the dots of the other networks
+            _beside(ax, run.epochs, at, away, color=colours[name], ha="center")
     for row in cited.itertuples():
         at = (row.pflop, 1 - row.accuracy)
-        axes[0].plot(*at, "D", color=INK, markerfacecolor="white", markersize=5)
-        _beside(axes[0], row.network, at, (-4, 4), ha="right")
+        ax.plot(*at, "D", color=INK, markerfacecolor="white", markersize=5)
+        _beside(ax, row.network, at, (-6, -1), ha="right")
+    ax.set(xscale="log", yscale="log", xlabel="training, PFLOP", ylabel="test accuracy")
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.minorticks_off()
+    ax.margins(x=0.05)
     worst = 1 - rows["accuracy"].min()
     errors = [error for error in (0.9, 0.7, 0.5, 0.25, 0.15, 0.1, 0.08, 0.06, 0.04) if error <= worst]
-    axes[0].set_yticks(errors, [f"{1 - error:.0%}" for error in errors])
-    axes[0].invert_yaxis()
-    axes[0].set_ylabel("test accuracy")
-    handles, names = axes[0].get_legend_handles_labels()
-    entries = dict(zip(names, handles, strict=True))
-    chart.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=len(entries))
+    ax.set_yticks(errors, [f"{1 - error:.0%}" for error in errors])
+    ax.invert_yaxis()
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     chart.says = _listed(
         f"{name}: {best.accuracy:.1%} after {best.epochs} epochs and {best.pflop:.2g} PFLOP"
         for name, runs in rows.groupby("network", sort=False)

@@ -233,21 +233,12 @@ def test_a_network_has_one_colour_everywhere():
         assert {plots.NETWORK_COLOURS[network] for network in NAMES} <= used, name
 
 
-def test_frontier_marks_threads_and_what_is_cited():
-    arithmetic, minutes = CHARTS["frontier"]().axes
-    shown = [line for line in minutes.lines if line.get_marker() != "None" and len(line.get_xdata())]
-    dots = {line.get_xdata()[0]: line.get_marker() for line in shown}
-    assert dots == {4.0: "o", 10.0: "^", 15.0: "o"}
-    (hollow,) = [line for line in arithmetic.lines if line.get_markerfacecolor() == "white"]
+def test_frontier_marks_what_is_cited_and_writes_epochs_beside_dots():
+    [ax] = CHARTS["frontier"]().axes
+    (hollow,) = [line for line in ax.lines if line.get_markerfacecolor() == "white"]
     assert (hollow.get_xdata()[0], hollow.get_ydata()[0]) == (32.3, pytest.approx(0.04))
-    assert [text.get_text() for text in arithmetic.texts] == ["40", "3", "9", "ResNet-18"]
-    assert [text.get_text() for text in arithmetic.get_yticklabels()] == ["75%", "85%", "90%", "92%", "94%", "96%"]
-
-
-def test_frontier_leaves_out_minutes_that_are_not_known():
-    arithmetic, minutes = plots.frontier(COSTS.assign(minutes=[4.0, 10.0, np.nan]), CITED, 0.914).axes
-    assert [text.get_text() for text in minutes.texts] == ["40", "3"]
-    assert "9" in [text.get_text() for text in arithmetic.texts]
+    assert [text.get_text() for text in ax.texts] == ["40", "3", "9", "ResNet-18"]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["75%", "85%", "90%", "92%", "94%", "96%"]
 
 
 def test_confusion_prints_row_percent_and_mutes_the_diagonal():

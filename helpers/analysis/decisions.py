@@ -51,6 +51,15 @@ def _difference(name: str, differences: np.ndarray) -> dict[str, float]:
     return {name: differences.mean(), f"{name}_low": low, f"{name}_high": high}
 
 
+def for_equal_classes(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Logits (n, 10) as if all classes were equally frequent, of a network that was trained on these shares (10,).
+
+    By Bayes' rule the probability of a class is proportional to its share, so the share is divided out (Menon et al.
+    2021).
+    """
+    return logits - np.log(shares)
+
+
 def with_specialist(logits: np.ndarray, specialist: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
     """Classes (n,) where a specialist decides between a pair of classes whenever the first network names one of them.
 

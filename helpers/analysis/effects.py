@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,12 @@ def against_pooled(rows: pd.DataFrame, yardstick: str, score: str) -> pd.DataFra
     difference = means[others] - means[yardstick]
     reach = scipy.stats.t.ppf(0.975, freedom) * deviation * (1 / n[others] + 1 / n[yardstick]) ** 0.5
     return pd.DataFrame({"difference": difference, "low": difference - reach, "high": difference + reach})
+
+
+def steps(rows: pd.DataFrame, order: Sequence[str], score: str) -> pd.DataFrame:
+    """The change of the mean score from each key of `order` to the next, as in against_pooled, a row a later key."""
+    found = {after: against_pooled(rows, before, score).loc[after] for before, after in pairwise(order)}
+    return pd.DataFrame(found).T
 
 
 def best(change: pd.DataFrame, kind: str) -> str:

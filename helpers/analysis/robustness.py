@@ -35,6 +35,7 @@ ROTATIONS = {  # title: change. Rotation by interpolation also blurs, as the las
     "rotated by 10 degrees, nearest": lambda images: corruptions.rotate(images, 10, "nearest"),
     "moved by half a pixel, bilinear": lambda images: corruptions.shift(images, 0.5, 0.5),
 }
+NOISES = ("gaussian_noise", "shot_noise", "impulse_noise")
 BANDS = ((0, 4), (4, 8), (8, 12), (12, 16))  # cycles an image
 RMS = 0.06  # of the noise in each of them, as a share of white
 HARMS = {"as they are": lambda images: images} | {  # title: change

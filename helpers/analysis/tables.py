@@ -39,7 +39,13 @@ WORDS = {
     "alternate": "once, then every other epoch",
     0: "–",
 }
-DESIGNS = ("BaselineNet", "WideBaseline", "ImprovedNet")
+STEPS = {  # network: what it adds to the one before it
+    "BaselineNet": "BaselineNet",
+    "WideBaseline": "four times as wide",
+    "ConvolutionsAlone": "the layers of ImprovedNet",
+    "NoDropout": "batch normalisation",
+    "ImprovedNet": "dropout: ImprovedNet",
+}
 RISKS = {0.01: "coverage_at_1", 0.02: "coverage_at_2", 0.05: "coverage_at_5"}
 ABSTAINING = {
     "aurc": "AURC",
@@ -283,15 +289,25 @@ def stages(probes: dict[str, dict]) -> pd.DataFrame:
     return shown.rename(columns=lambda stage: stage.replace("_", " "))
 
 
-def by_recipe(own: dict[str, float], tried: dict[str, float]) -> pd.DataFrame:
-    """Accuracies 0..1, a row an architecture of DESIGNS, a column a recipe; NaN where it was not trained.
+def by_recipe(rows: pd.DataFrame) -> pd.DataFrame:
+    """Architectures with both recipes as text, a row each: parameters, and for each recipe means in percent.
 
-    own: of each network with its own recipe. tried: of the trials of the experiment `design`, by key.
+    rows: of experiments.crossed. `step` is what a network of STEPS adds to the accuracy of the one before it, in
+    points. The last row is ImprovedNet at a quarter of its width.
     """
-    rows = {
-        "BaselineNet": [own["BaselineNet"], tried["baseline_modern"]],
-        "WideBaseline": [tried["wide_baseline"], np.nan],
-        "ImprovedNet": [tried["improved_plain"], own["ImprovedNet"]],
-    }
-    columns = ["BaselineNet's recipe", "ImprovedNet's recipe"]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("architecture")
+    titles = STEPS | {"QuarterWidth": "ImprovedNet, a quarter as wide"}
+    sizes = [f"{models.parameters(models.build(network)):,}" for network in titles]
+    parts = {"": pd.DataFrame({"parameters": sizes}, index=titles.values())}
+    means = effects.spread(rows, ["accuracy", "noise"])
+    for recipe in ("BaselineNet", "ImprovedNet"):
+        keys = [f"{network}, {recipe}" for network in titles]
+        added = 100 * effects.steps(rows, keys[: len(STEPS)], "accuracy")["difference"].reindex(keys)
+        here = means.loc[keys]
+        pairs = zip(here["accuracy"], here["accuracy_std"], strict=True)
+        cells = {
+            "accuracy": [effects.mean_and_deviation(mean, deviation, 100, 1) for mean, deviation in pairs],
+            "step": added.map("{:+.1f}".format, na_action="ignore").fillna("").tolist(),
+            "noise": (100 * here["noise"]).map("{:.0f}".format).tolist(),
+        }
+        parts[f"recipe of {recipe}"] = pd.DataFrame(cells, index=titles.values())
+    return pd.concat(parts, axis=1).rename_axis("architecture")

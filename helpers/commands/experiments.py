@@ -318,15 +318,15 @@ def with_wrong_labels(part: Part, share: float) -> Part:
     return Part(part.images, labels)
 
 
-def imbalanced(part: Part, ratio: float) -> Part:
-    """The first images of each class, fewer by a constant factor from class to class, `ratio` in all (Cui et al. 2019).
+def class_shares(ratio: float) -> np.ndarray:
+    """Shares (10,) of its training images that each class keeps: they fall by a constant factor, `ratio` in all."""
+    return ratio ** -np.linspace(0, 1, len(config.CLASSES))
 
-    The first class keeps all of its images.
-    """
-    counts, last = np.bincount(part.labels, minlength=len(config.CLASSES)), len(config.CLASSES) - 1
-    kept = [
-        np.flatnonzero(part.labels == k)[: round(counts[k] * ratio ** (-k / last))] for k in range(len(config.CLASSES))
-    ]
+
+def imbalanced(part: Part, ratio: float) -> Part:
+    """The first images of each class, as many as class_shares says (Cui et al. 2019)."""
+    counts = np.bincount(part.labels, minlength=len(config.CLASSES)) * class_shares(ratio)
+    kept = [np.flatnonzero(part.labels == k)[: round(count)] for k, count in enumerate(counts)]
     chosen = np.sort(np.concatenate(kept))
     return Part(part.images[chosen], part.labels[chosen])
 
@@ -440,27 +440,66 @@ def stored(name: str) -> list[tuple[Trial, runs.Results]]:
     return found
 
 
-def results(name: str, key: str) -> runs.Results:
-    """What the first trial with a key left, of a stored experiment. Raises KeyError for an unknown key."""
-    for trial, found in stored(name):
-        if trial.key == key:
-            return found
-    raise KeyError(f"the experiment {name!r} has no trial {key!r}.")
+def of_key(name: str, key: str) -> list[runs.Results]:
+    """What the trials with a key left, of a stored experiment, a seed each. Raises KeyError for an unknown key."""
+    found = [each for trial, each in stored(name) if trial.key == key]
+    if not found:
+        raise KeyError(f"the experiment {name!r} has no trial {key!r}.")
+    return found
+
+
+# Trials of DESIGN that are also trainings at full length, of the recipe and without one part.
+ALSO_LONG = {
+    "ImprovedNet, ImprovedNet": ("recipe", "the full recipe"),
+    "NoDropout, ImprovedNet": ("no_dropout", "without dropout"),
+}
 
 
 def at_full_length() -> pd.DataFrame:
     """The trainings of ImprovedNet at full length, a row each: key, title, seed, and their scores on the test images.
 
-    The published run is the first seed of the recipe; LONG and TAUGHT are the others.
+    The published run is the first seed of the recipe; DESIGN, LONG and TAUGHT are the others.
     """
     published = runs.published("ImprovedNet")
     scores = metrics.summary(published.logits["test"], published.logits["test_labels"])
     rows = [{"key": "recipe", "title": "the full recipe", "seed": published.record["seed"], **scores}]
-    for trial, found in stored("long") + stored("taught"):
-        if trial.network != "FastNet":
-            tested = found.record["scores"]["test"]
-            rows.append({"key": trial.key, "title": trial.title, "seed": trial.seed, **tested})
+    for trial, found in stored("design") + stored("long") + stored("taught"):
+        tested = {"seed": trial.seed, **found.record["scores"]["test"]}
+        if trial.key in ALSO_LONG:
+            key, title = ALSO_LONG[trial.key]
+            rows.append({"key": key, "title": title, **tested})
+        elif "," not in trial.key and trial.network != "FastNet":
+            rows.append({"key": trial.key, "title": trial.title, **tested})
     return pd.DataFrame(rows)
+
+
+def crossed() -> pd.DataFrame:
+    """The trainings of every architecture with both recipes, a row each: key ("network, recipe"), title, network and seed.
+
+    Also accuracy, on the test images; fitted, the accuracy on training images; gap, its lead over the validation
+    images; and noise, the mean accuracy under the three kinds of noise at their highest severity. The published runs,
+    seed 0 of the two networks with their own recipes, have the accuracy alone.
+    """
+    rows = []
+    for network in config.PAIR:
+        run = runs.published(network)
+        accuracy = metrics.accuracy(run.logits["test"], run.logits["test_labels"])
+        rows.append({"key": f"{network}, {network}", "network": network, "seed": 0, "accuracy": accuracy})
+    others = [(trial, found) for trial, found in stored("seeds") if trial.network == "BaselineNet"]
+    for trial, found in others + stored("design"):
+        record, kept = found.record, at_checkpoint(found)
+        rows.append(
+            {
+                "key": trial.key if "," in trial.key else "BaselineNet, BaselineNet",
+                "network": trial.network,
+                "seed": trial.seed,
+                "accuracy": record["scores"]["test"]["accuracy"],
+                "fitted": record["training_accuracy"],
+                "gap": record["training_accuracy"] - kept["validation_accuracy"],
+                "noise": np.mean([record["corrupted"][kind] for kind in robustness.NOISES]),
+            }
+        )
+    return pd.DataFrame(rows).assign(title=lambda table: table["network"].map(ARCHITECTURES))
 
 
 def table(name: str) -> pd.DataFrame:
