@@ -768,7 +768,7 @@ def frontier(rows, cited, reference):
     cited: network, accuracy and pflop, hollow. reference: an accuracy of unknown cost, the dashed line. Accuracies are
     0..1.
     """
-    chart, colours = Chart(WIDTH, 1.9), _colours(rows["network"].unique())
+    chart, colours = Chart(WIDTH, 1.6), _colours(rows["network"].unique())
     ax = chart.subplots()
     ax.axhline(1 - reference, color=MUTED, linewidth=1, linestyle="--", label="reference")
     for i, (name, runs) in enumerate(rows.groupby("network", sort=False)):
