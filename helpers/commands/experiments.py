@@ -474,7 +474,7 @@ def at_full_length() -> pd.DataFrame:
 
 
 def crossed() -> pd.DataFrame:
-    """The trainings of every architecture with both recipes, a row each: key ("network, recipe"), title, network and seed.
+    """The trainings of every architecture with both recipes, a row each: key ("network, recipe"), title, network, seed.
 
     Also accuracy, on the test images; fitted, the accuracy on training images; gap, its lead over the validation
     images; and noise, the mean accuracy under the three kinds of noise at their highest severity. The published runs,
