@@ -222,7 +222,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 1.65), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.5), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
@@ -402,7 +402,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.75 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.65 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
@@ -738,7 +738,7 @@ def effects(changes):
     first = next(iter(changes.values()))
     order = first["difference"].sort_values().index
     order = order.append([table.index.difference(order) for table in changes.values()])
-    chart = Chart(WIDTH, 0.45 + 0.18 * len(order))
+    chart = Chart(WIDTH, 0.45 + 0.165 * len(order))
     axes = chart.subplots(1, len(changes), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (title, table) in zip(axes, changes.items(), strict=True):
         points = 100 * table.loc[order.intersection(table.index, sort=False)].astype(float)

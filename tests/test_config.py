@@ -31,6 +31,7 @@ def test_changes_reach_their_field_and_the_warm_up_fits():
         ("BaselineNet", "full", {"peak_lr": "0.1"}, "peak_lr must be of type float, not '0.1'."),
         ("BaselineNet", "full", {"weight_decay": float("nan")}, "weight_decay must lie between 0 and a million"),
         ("BaselineNet", "full", {"flip": 1.5}, "flip must lie between 0 and 1, not 1.5."),
+        ("ImprovedNet", "full", {"bounded": 0.7}, "the bounded loss knows no label smoothing: set bounded or"),
         ("BaselineNet", "full", {"optimizer": "lion"}, "optimizer must be one of sgd, adamw, muon, not 'lion'."),
     ],
 )

@@ -98,6 +98,11 @@ def test_the_total_adds_up_all_layers_also_those_left_out():
     assert shown["parameters"].iloc[-1] == table["parameters"].sum() > shown["parameters"].iloc[:-1].sum()
 
 
+def test_the_share_of_the_linear_layers():
+    small = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Flatten(), torch.nn.Linear(2, 8))
+    assert models.linear_share(small) == 24 / 32
+
+
 def test_pooling_hides_the_last_rows_and_columns_from_the_baseline():
     """Odd sizes lose their last row: 31 -> 15 drops one pixel, 7 -> 3 drops more, so 29 rows and columns remain."""
     visible = models.visible_pixels(models.build("BaselineNet"))

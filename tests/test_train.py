@@ -199,11 +199,22 @@ def seen(losses, optimizer):
 
 
 def test_every_setting_shows_in_the_recorded_losses(sample):
-    # On a network without batch normalisation, and without a teacher (test_teacher.py).
-    without_effect = {"microbatch", "teacher", "teacher_share", "temperature"}
+    # On a network without batch normalisation, without a teacher (test_teacher.py) and with label smoothing.
+    without_effect = {"microbatch", "teacher", "teacher_share", "temperature", "bounded"}
     assert SETTINGS.keys() | without_effect == dataclasses.asdict(ADAMW).keys()
     for name, value in SETTINGS.items():
         assert seen(epoch_losses(dataclasses.replace(ADAMW, **{name: value}), sample), "adamw"), name
+
+
+def test_the_bounded_loss_is_that_of_its_equation_and_bounded():
+    cfg = dataclasses.replace(config.IMPROVED, label_smoothing=0.0, bounded=0.7)
+    logits, y = torch.randn(7, 10, generator=torch.Generator().manual_seed(0)), torch.arange(7)
+    p = logits.softmax(dim=1)[range(7), y]
+    assert train.batch_loss(logits, y, cfg).item() == pytest.approx(((1 - p**0.7) / 0.7).mean().item())
+    certain = torch.tensor([[500.0, 0.0]], requires_grad=True)  # of the wrong class: the probability underflows
+    loss = train.batch_loss(certain, torch.tensor([1]), cfg)
+    loss.backward()
+    assert loss.item() == pytest.approx(1 / 0.7) and (certain.grad == 0).all()
 
 
 @pytest.mark.parametrize("change", CODE)

@@ -481,6 +481,7 @@ def _judge(change: pd.DataFrame, sign: int) -> tuple[str, str]:
 
 ROWS = (  # key, name, factor, digits
     ("parameters", "parameters", 1, 0),
+    ("pflop", "training (PFLOP)", 1, 3),
     ("accuracy", "accuracy (%)", 100, 2),
     ("macro_f1", "macro-F1", 1, 3),
     ("nll", "loss (nats)", 1, 3),
@@ -494,16 +495,25 @@ ROWS = (  # key, name, factor, digits
 )
 
 
+def costs(record: dict) -> dict[str, float]:
+    """What a network and its training cost, from the record of its run: parameters, and pflop, 10^15 operations."""
+    return {"parameters": record["parameters"], "pflop": record["flop"] / 1e15}
+
+
 def comparison_table(summaries: dict[str, dict]) -> pd.DataFrame:
     """Scores as text, a column for each network and each reference.
 
-    [low, high] follows where a score has an interval.
+    [low, high] follows where a score of ours has an interval; "–" stands for what is not known.
     """
-    columns = {name: [_cell(scores, *row) for row in ROWS] for name, scores in {**summaries, **REFERENCE}.items()}
+    known = {key for key, *_ in ROWS}
+    cited = {name: {key: scores[key] for key in known & scores.keys()} for name, scores in REFERENCE.items()}
+    columns = {name: [_cell(scores, *row) for row in ROWS] for name, scores in {**summaries, **cited}.items()}
     return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="on the test images"))
 
 
 def _cell(scores: dict, key: str, name: str, factor: float, digits: int) -> str:
+    if key not in scores:
+        return "–"
     text = f"{factor * scores[key]:,.{digits}f}"
     if f"{key}_low" in scores:
         low, high = (factor * scores[f"{key}_{end}"] for end in ("low", "high"))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers import metrics
 from helpers.analysis import decisions
 from helpers.config import CLASSES
 
@@ -34,6 +35,13 @@ def test_trial_scores_both_parts_and_counts_what_is_dear():
     assert usual["accuracy"] == ours["accuracy"] == 3 / 4
     assert usual["corrected"] == pytest.approx(9 / 4) and ours["corrected"] == ours["corrected_high"] == 0
     assert usual["change"] == usual["change_low"] == usual["change_high"] == 0
+
+
+def test_dividing_by_the_shares_gives_the_probabilities_of_equal_classes():
+    likelihood, shares = np.random.default_rng(0).dirichlet(np.ones(10), size=5), np.arange(1, 11) / 55
+    unequal = np.log(likelihood * shares)  # Bayes' rule, up to a constant
+    found = decisions.for_equal_classes(unequal, shares)
+    assert np.allclose(metrics.softmax(found), likelihood)
 
 
 def test_a_specialist_decides_within_its_pair_alone():

@@ -63,6 +63,14 @@ def test_few_seeds_share_one_deviation():
     assert effects.against_pooled(pair, "recipe", "score").loc["one", "low"] == pytest.approx(known.low)
 
 
+def test_steps_lead_from_each_key_to_the_next():
+    rows = pd.DataFrame({"key": np.repeat(["small", "large", "other"], 2)})
+    rows["score"] = [0.5, 0.6, 0.7, 0.8, 0.2, 0.4]
+    found = effects.steps(rows, ["small", "large", "other"], "score")
+    assert found["difference"].to_dict() == pytest.approx({"large": 0.2, "other": -0.45})
+    assert found.loc["other"].tolist() == effects.against_pooled(rows, "large", "score").loc["other"].tolist()
+
+
 def test_means_are_shown_in_the_form_of_their_score():
     rows = pd.DataFrame({"key": ["a", "a", "b"], "title": ["all", "all", "less"], "accuracy": [0.90, 0.92, 0.85]})
     rows["nll"], rows["wrong_above_90"] = [0.3, 0.4, 0.5], [90, 100, 240]

@@ -10,4 +10,10 @@ def test_headline_shows_intervals_where_there_are_any():
     assert table.loc["accuracy (%)", "ImprovedNet"] == "50.00 [90.86, 91.95]"
     assert table.loc["loss (nats)"].tolist() == ["0.250 [0.200, 0.300]", "0.912", "0.288"]
     assert table.loc["parameters", "reference improved"] == "815,018"
+    assert table.loc["accuracy (%)", "reference improved"] == "91.42"
     assert table.loc["wrong above 0.9"].tolist() == ["267", "177", "267"]
+    assert set(table.loc["training (PFLOP)"]) == {"–"}
+
+
+def test_costs_are_in_units_of_ten_to_the_fifteen():
+    assert claims.costs({"parameters": 7, "flop": 2.5e15, "seed": 0}) == {"parameters": 7, "pflop": 2.5}

@@ -27,6 +27,14 @@ def test_every_corruption_at_every_severity(networks, sample):
     assert (clean.nunique() == 1).all()
 
 
+def test_the_highest_severity_is_that_of_the_whole_table(networks, sample):
+    part = first(sample[0], 20)
+    table = robustness.under_corruption(networks, part, {"BaselineNet": 1.0, "ImprovedNet": 1.0})
+    worst = table.query("network == 'BaselineNet' and severity == 5").set_index("corruption")["accuracy"]
+    assert robustness.at_highest_severity(networks["BaselineNet"], part) == worst.to_dict()
+    assert set(robustness.NOISES) < set(worst.index)
+
+
 def test_every_cue(networks, sample):
     part = first(sample[0], 20)
     table = robustness.without_cues(networks, part)

@@ -11,6 +11,7 @@ import pytest
 from dask.distributed import LocalCluster
 
 from helpers import config, data, metrics, runs, train
+from helpers.analysis import tables
 from helpers.commands import experiments
 from helpers.commands.experiments import Experiment, Trial
 from helpers.errors import Problem
@@ -99,6 +100,48 @@ def test_an_experiment_on_some_classes_trains_on_these_and_is_scored_on_all(samp
     assert {name: len(z) for name, z in found.logits.items()} == {"validation": 40, "test": 200}
 
 
+def test_wrong_labels_are_wrong_and_as_many_as_asked_for(sample):
+    wrong = experiments.with_wrong_labels(sample[0], 0.4)
+    changed = wrong.labels != sample[0].labels
+    assert changed.sum() == round(0.4 * len(changed)) and (wrong.images == sample[0].images).all()
+    assert set(wrong.labels) <= set(range(10)) and wrong.labels.dtype == sample[0].labels.dtype
+    assert (experiments.with_wrong_labels(sample[0], 0.4).labels == wrong.labels).all()
+
+
+def test_classes_become_rarer_by_a_constant_factor():
+    part = data.Part(np.arange(10_000), np.tile(np.arange(10), 1_000))
+    some = experiments.imbalanced(part, 100)
+    counts = np.bincount(some.labels)
+    assert counts.tolist() == [1000, 599, 359, 215, 129, 77, 46, 28, 17, 10]
+    assert (part.labels[some.images] == some.labels).all() and (np.diff(some.images) > 0).all()
+    assert experiments.class_shares(100)[[0, -1]].tolist() == pytest.approx([1, 0.01])
+
+
+def test_an_experiment_changes_the_training_images_alone(sample):
+    changed = TINY._replace(wrong_labels=0.5, imbalance=4)
+    training, validation = experiments.parts_of(changed)
+    assert len(training.labels) < 120 and (validation.labels == sample[1].labels).all()
+    found = experiments.train_trial(TINY.trials[0], changed, "cpu")[1]
+    assert found.record["images"] == len(training.labels)
+
+
+def test_every_architecture_stands_beside_the_others_with_both_recipes(monkeypatch):
+    monkeypatch.setattr(config, "PUBLISHED", config.ROOT / "reports" / "runs")
+    rows = experiments.crossed()
+    seeds = rows.groupby("key")["seed"].agg(sorted)
+    assert len(seeds) == 2 * len(experiments.ARCHITECTURES)
+    assert seeds.pop("BaselineNet, BaselineNet") == [0, 1, 2, 3, 4] and all(found == [0, 1, 2] for found in seeds)
+    published = rows.iloc[1]
+    run = runs.published("ImprovedNet")
+    assert published["accuracy"] == (run.logits["test"].argmax(1) == run.logits["test_labels"]).mean()
+    assert rows["noise"].isna().sum() == 2 and rows["noise"].max() < 0.6  # the published runs have none
+    shown = tables.by_recipe(rows)
+    step = 100 * rows.groupby("key")["accuracy"].mean()
+    step = step["WideBaseline, BaselineNet"] - step["BaselineNet, BaselineNet"]
+    assert shown.loc["four times as wide", ("recipe of BaselineNet", "step")] == f"{step:+.1f}"
+    assert shown.iloc[[0, -1]]["recipe of ImprovedNet", "step"].tolist() == ["", ""]
+
+
 def test_the_published_run_is_the_first_seed_at_full_length(monkeypatch):
     monkeypatch.setattr(config, "PUBLISHED", config.ROOT / "reports" / "runs")
     rows = experiments.at_full_length()
@@ -107,7 +150,7 @@ def test_the_published_run_is_the_first_seed_at_full_length(monkeypatch):
     right = published.logits["test"].argmax(1) == published.logits["test_labels"]
     assert first["key"] == "recipe" and first["accuracy"] == right.mean()
     seeds = rows.groupby("key")["seed"].agg(list)
-    assert seeds["recipe"] == [0, 1, 2] and seeds["taught"] == seeds["no_dropout"] == [0, 1]
+    assert seeds["recipe"] == seeds["no_dropout"] == [0, 1, 2] and seeds["taught"] == seeds["no_smoothing"] == [0, 1]
     stored = {trial.key: run for trial, run in experiments.stored("taught")}
     assert "hard" in stored and "hard" not in set(rows["key"])  # a teacher, not ImprovedNet
 
