@@ -609,7 +609,7 @@ def corruption_curves(rows, score, shown=None):
     names, networks = shown or list(dict.fromkeys(rows["corruption"])), list(dict.fromkeys(rows["network"]))
     columns = min(5, len(names) + 1)
     lines = -(-(len(names) + 1) // columns)
-    chart, colours = Chart(WIDTH, 1.3 * lines + 0.5), _colours(networks)
+    chart, colours = Chart(WIDTH, 1.2 * lines + 0.45), _colours(networks)
     axes = chart.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, name in zip(axes, ["mean of all", *names], strict=False):
         for network in networks:

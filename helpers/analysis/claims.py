@@ -488,8 +488,8 @@ ROWS = (  # key, name, factor, digits
     ("brier", "Brier score", 1, 3),
     ("ece", "ECE", 1, 3),
     ("mean_confidence", "mean confidence", 1, 3),
-    ("aurc", "AURC", 1, 4),
-    ("coverage_at_1", "coverage at 1% risk (%)", 100, 1),
+    ("aurc", "AURC (%)", 100, 2),
+    ("coverage_at_1", "coverage at 1% (%)", 100, 1),
     ("wrong_above_90", "wrong above 0.9", 1, 0),
     ("wrong_above_99", "wrong above 0.99", 1, 0),
 )
