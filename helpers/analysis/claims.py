@@ -508,7 +508,7 @@ def comparison_table(summaries: dict[str, dict]) -> pd.DataFrame:
     known = {key for key, *_ in ROWS}
     cited = {name: {key: scores[key] for key in known & scores.keys()} for name, scores in REFERENCE.items()}
     columns = {name: [_cell(scores, *row) for row in ROWS] for name, scores in {**summaries, **cited}.items()}
-    return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="on the test images"))
+    return pd.DataFrame(columns, index=pd.Index([row[1] for row in ROWS], name="test images"))
 
 
 def _cell(scores: dict, key: str, name: str, factor: float, digits: int) -> str:
