@@ -21,13 +21,13 @@ SET ?=
 export SET
 CHANGED = $(if $(value SET),--set "$$SET")
 
-EXPERIMENTS := search seeds ablation design size long teaching taught frontier specialist smoothing choices
+EXPERIMENTS := search seeds ablation design shifts long wrong_labels rare teaching taught frontier specialist smoothing choices
 
 .PHONY: help report quick fast verify retrain $(EXPERIMENTS) bench test torture lab lint format clean setup setup-dev setup-cluster
 .DEFAULT_GOAL := help
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z_]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 report: setup ## run every notebook on the published weights and write reports/ (minutes)
 	@$(PYTHON) -m helpers.report --profile full $(CHANGED)
@@ -49,9 +49,11 @@ verify: setup ## run the report again beside the published one and compare every
 search: setup ## train the trials of interpolation and label smoothing (1 hour; goes on where it was stopped)
 seeds: setup ## train both networks again from other seeds (1 hour; goes on where it was stopped)
 ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on where it was stopped)
-design: setup ## train each network with the other's recipe (1 hour)
-size: setup ## train ImprovedNet at a quarter of its width, from three seeds (2 hours)
+design: setup ## train six architectures, from BaselineNet to ImprovedNet, with both recipes (a day)
+shifts: setup ## train BaselineNet with shifts of 4 pixels, from three seeds (15 minutes)
 long: setup ## train ImprovedNet at full length without single parts (hours)
+wrong_labels: setup ## train ImprovedNet on wrong labels, with cross-entropy and a bounded loss (2 hours)
+rare: setup ## train ImprovedNet on classes of unequal size (1 hour)
 teaching: setup ## train ImprovedNet for 25 epochs with FastNet as its teacher, in sixteen ways (hours)
 taught: setup ## train ImprovedNet at full length with the best of these (hours)
 frontier: setup ## train FastNet and FastNetSmall at several lengths, from five seeds (5 hours)

@@ -864,7 +864,7 @@ def _turn(ax, confident, colours):
             offset = (-6 if x == 0 else 6, 0)
             ax.annotate(text, (x, value), offset, textcoords="offset points", ha=side, va="center", fontsize=8)
     most = max(max(pair) for pair in confident.values())
-    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1e-9)), xticks=(0, 1), title="wrong answers above 0.9")
+    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1e-9)), xticks=(0, 1), title="share of wrong answers above 0.9")
     ax.set_xticklabels(["as trained", "own temperature"])
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)

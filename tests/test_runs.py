@@ -103,7 +103,7 @@ def test_the_files_name_no_machine_path_or_person(folder):
 
 
 def test_identity_changes_with_what_decides_the_weights_and_nothing_else(sample):
-    cfg = dataclasses.replace(config.IMPROVED, teacher="hard", teacher_share=0.5)
+    cfg = dataclasses.replace(config.IMPROVED, label_smoothing=0.0, teacher="hard", teacher_share=0.5)
     digests = {"training": "a", "validation": "b"}
     this = runs.identity("ImprovedNet", cfg, 0, digests)
     others = [

@@ -77,7 +77,7 @@ ABLATION = Experiment(
             ("no_batch_norm", "without batch normalisation", "NoBatchNorm", {}),
             ("no_dropout", "without dropout", "NoDropout", {}),
             ("no_augmentation", "without augmentation", "ImprovedNet", NO_AUGMENTATION),
-            ("flips_crops", "flips and crops only", "ImprovedNet", FLIPS_CROPS),
+            ("flips_crops", "flips and shifts only", "ImprovedNet", FLIPS_CROPS),
             ("no_weight_decay", "without weight decay", "ImprovedNet", {"weight_decay": 0.0}),
             ("sgd", "SGD for AdamW", "ImprovedNet", SGD),
             ("constant_lr", "constant learning rate for cosine", "ImprovedNet", {"schedule": "constant"}),
