@@ -814,7 +814,7 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
     confident {network: (share of wrong answers above 0.9 as trained, the same after the temperature)}.
     """
-    chart, colours = Chart(WIDTH, 3.1), _colours(f1)
+    chart, colours = Chart(WIDTH, 2.9), _colours(f1)
     left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))
