@@ -154,7 +154,7 @@ local function attach(blocks)
       out:insert(blocks[i])
     elseif #rest > 0 then                              -- an entry of the references
       local small = pandoc.RawBlock('typst', '#set text(size: 8pt)')  -- within this block; HTML has its style sheet
-      out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' }, HTML and {} or { ['typst:spacing'] = '0.38em' } }))
+      out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' }, HTML and {} or { ['typst:spacing'] = '0.31em' } }))
     elseif following.t == 'Header' then
       following.identifier = id
     elseif id:match '^eq' then
