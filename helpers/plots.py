@@ -352,32 +352,32 @@ def flowchart(rows, loop):
     arrow = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, **line}
     for i, row in enumerate(rows):
         for j, (title, text, *flags) in enumerate(row):
-            _box(ax, (j + 0.1, i + 0.14), title, text, flags)
+            _box(ax, (j + 0.1, i + 0.11), title, text, flags)
             if j + 1 < len(row):
                 ax.annotate("", (j + 1.1, i + 0.5), (j + 0.9, i + 0.5), arrowprops=arrow)
             if "training" in flags and 0 < j < len(row) - 1 and "training" not in row[0]:
-                ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.14, i + 0.03, i + 0.03], **line)
-                ax.annotate("", (j + 1.5, i + 0.14), (j + 1.5, i + 0.03), arrowprops=arrow)
+                ax.plot([j - 0.5, j - 0.5, j + 1.5], [i + 0.11, i + 0.03, i + 0.03], **line)
+                ax.annotate("", (j + 1.5, i + 0.11), (j + 1.5, i + 0.03), arrowprops=arrow)
             if title == loop[0]:
                 below = len(rows) + 0.04
-                ax.plot([j + 0.5, j + 0.5, -0.02, -0.02], [i + 0.86, below, below, 0.5], linestyle="--", **line)
+                ax.plot([j + 0.5, j + 0.5, -0.02, -0.02], [i + 0.89, below, below, 0.5], linestyle="--", **line)
                 ax.annotate("", (0.1, 0.5), (-0.02, 0.5), arrowprops=arrow)
                 ax.text(-0.08, len(rows) / 2, loop[1], rotation=90, ha="center", va="center", fontsize=8)
         if i + 1 < len(rows):  # down, back to the left, and down again
             x = 0.5 if "training" in rows[i + 1][0] else len(row) - 0.5
-            ax.plot([x, x, 0.5], [i + 0.86, i + 1, i + 1], **line)
-            ax.annotate("", (0.5, i + 1.14), (0.5, i + 1), arrowprops=arrow)
+            ax.plot([x, x, 0.5], [i + 0.89, i + 1, i + 1], **line)
+            ax.annotate("", (0.5, i + 1.11), (0.5, i + 1), arrowprops=arrow)
     chart.says = _listed(" → ".join(title for title, *_ in row) for row in rows)
     return chart
 
 
 def _box(ax, corner, title, text, flags):
-    """A box of a flow chart, 0.8 by 0.72 units."""
+    """A box of a flow chart, 0.8 by 0.78 units."""
     new = "new" in flags
     box = FancyBboxPatch(
         corner,
         0.8,
-        0.72,
+        0.78,
         boxstyle="round,pad=0,rounding_size=0.05",
         linewidth=1.1,
         facecolor="#CFE3F5" if new else "white",
@@ -386,8 +386,8 @@ def _box(ax, corner, title, text, flags):
     )
     ax.add_patch(box)
     x, y = corner
-    ax.text(x + 0.4, y + 0.17, title, ha="center", va="center", weight="bold", fontsize=8.5)
-    ax.text(x + 0.4, y + 0.48, text, ha="center", va="center", fontsize=8, linespacing=1.2)
+    ax.text(x + 0.4, y + 0.16, title, ha="center", va="center", weight="bold", fontsize=8.5)
+    ax.text(x + 0.4, y + 0.51, text, ha="center", va="center", fontsize=8, linespacing=1.2)
 
 
 # ---------------------------------------------------------------- evaluation
@@ -864,7 +864,12 @@ def _turn(ax, confident, colours):
             offset = (-6 if x == 0 else 6, 0)
             ax.annotate(text, (x, value), offset, textcoords="offset points", ha=side, va="center", fontsize=8)
     most = max(max(pair) for pair in confident.values())
-    ax.set(xlim=(-0.35, 2), ylim=(0, 1.15 * max(most, 1e-9)), xticks=(0, 1), title="share of wrong answers above 0.9")
+    ax.set(
+        xlim=(-0.35, 2),
+        ylim=(0, 1.15 * max(most, 1e-9)),
+        xticks=(0, 1),
+        title="share of the answers above 0.9 that is wrong",
+    )
     ax.set_xticklabels(["as trained", "own temperature"])
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)

@@ -16,7 +16,7 @@ from helpers.config import ROOT
 LISTED = ("constraints.txt", "pyproject.toml")
 LISTS = sorted(path.name for path in ROOT.glob("requirements*.txt"))
 LISTED_FOR_TESTS = ["requirements.txt", "requirements-dev.txt", "requirements-cluster.txt"]
-COMMANDS = re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+COMMANDS = re.findall(r"^([a-z_]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def make(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

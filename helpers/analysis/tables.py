@@ -307,7 +307,7 @@ def by_recipe(rows: pd.DataFrame) -> pd.DataFrame:
         cells = {
             "accuracy": [effects.mean_and_deviation(mean, deviation, 100, 1) for mean, deviation in pairs],
             "step": added.map("{:+.1f}".format, na_action="ignore").fillna("").tolist(),
-            "noise": (100 * here["noise"]).map("{:.0f}".format).tolist(),
+            "noise": (100 * here["noise"]).map("{:.1f}".format).tolist(),
         }
         parts[f"recipe of {recipe}"] = pd.DataFrame(cells, index=titles.values())
     return pd.concat(parts, axis=1).rename_axis("architecture")
