@@ -222,7 +222,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 1.5), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.65), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
