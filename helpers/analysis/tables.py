@@ -310,4 +310,4 @@ def by_recipe(rows: pd.DataFrame) -> pd.DataFrame:
             "noise": (100 * here["noise"]).map("{:.1f}".format).tolist(),
         }
         parts[f"recipe of {recipe}"] = pd.DataFrame(cells, index=titles.values())
-    return pd.concat(parts, axis=1).rename_axis("architecture")
+    return pd.concat(parts, axis=1)

@@ -346,17 +346,25 @@ local function goes_on(block)                          -- in the middle of a sen
   return block.t == 'Para' and (block.content[1].t == 'Math' or stringify(block):match '^%l' ~= nil)
 end
 
+local function is_question(block, before)              -- of the brief, below its heading
+  return before and before.t == 'Header' and block.t == 'Para' and #block.content == 1 and block.content[1].t == 'Emph'
+end
+
+local function with_the_next(block)                    -- never the last line of a page
+  return pandoc.Div({ block }, { '', {}, { ['typst:sticky'] = 'true', ['typst:spacing'] = '0.54em' } })
+end
+
 local function mark(blocks)
   local out, before = pandoc.Blocks {}, nil
   for _, block in ipairs(blocks) do
-    local kind = 'text'
+    local kind, shown = 'text', is_question(block, before) and with_the_next(block) or block
     if block.t == 'Figure' or block.t == 'Table' and block.identifier ~= '' then
       kind = 'float'
     elseif before and (not ends_a_sentence(before) or is_equation(block) or goes_on(block)) then
       kind = 'bound'
     end
     if kind ~= 'float' then before = block end
-    out:extend { pandoc.RawBlock('typst', '//: ' .. kind), block }
+    out:extend { pandoc.RawBlock('typst', '//: ' .. kind), shown }
   end
   return out
 end
