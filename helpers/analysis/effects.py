@@ -35,9 +35,7 @@ def means_table(rows: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
 def with_scores(shown: pd.DataFrame, means: pd.DataFrame, titles: dict[str, str]) -> pd.DataFrame:
     """Columns of text beside those of `shown`: mean and deviation of each score in `means`, under its title."""
     for score, title in titles.items():
-        pairs = zip(means[score], means[f"{score}_std"], strict=True)
-        texts = [mean_and_deviation(mean, deviation, *FORMS.get(score, (1, 3))) for mean, deviation in pairs]
-        shown = shown.assign(**{title: texts})
+        shown = shown.assign(**{title: as_text(means, score, *FORMS.get(score, (1, 3)))})
     return shown
 
 
@@ -132,6 +130,12 @@ def mean_and_deviation(mean: float, deviation: float, factor: float = 1, digits:
     return text if np.isnan(deviation) else f"{text} ± {factor * deviation:.{digits}f}"
 
 
+def as_text(means: pd.DataFrame, score: str, factor: float = 1, digits: int = 3) -> list[str]:
+    """A score of every row as text: its mean with its deviation, which is in the column of the score and "_std"."""
+    pairs = zip(means[score], means[f"{score}_std"], strict=True)
+    return [mean_and_deviation(mean, deviation, factor, digits) for mean, deviation in pairs]
+
+
 def change_table(rows: pd.DataFrame, yardstick: str, scores: dict[str, str]) -> pd.DataFrame:
     """Mean and deviation of every key in percent, and the change against the yardstick in points, as text.
 
@@ -140,8 +144,7 @@ def change_table(rows: pd.DataFrame, yardstick: str, scores: dict[str, str]) -> 
     means = spread(rows)
     cells = {}
     for score, title in scores.items():
-        pairs = zip(means[score], means[f"{score}_std"], strict=True)
-        cells[title] = [mean_and_deviation(mean, deviation, 100, 1) for mean, deviation in pairs]
+        cells[title] = as_text(means, score, 100, 1)
         said = in_points(against(rows, yardstick, score))
         cells[f"change of {score}"] = said.reindex(means.index, fill_value="")
     return pd.DataFrame(cells, index=means.index).set_index(means["title"])

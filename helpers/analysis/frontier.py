@@ -61,12 +61,11 @@ def facts(rows: pd.DataFrame) -> dict:
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `points` as text, then the cited ones; accuracies in percent."""
-    pairs = zip(rows["accuracy"], rows["accuracy_std"], strict=True)
     ours = {
         "network": rows["network"],
         "epochs": rows["epochs"].astype(str),
         "seeds": rows["n"].astype(str),
-        "test accuracy (%)": [effects.mean_and_deviation(mean, deviation, 100, 2) for mean, deviation in pairs],
+        "test accuracy (%)": effects.as_text(rows, "accuracy", 100, 2),
         "PFLOP": rows["pflop"].map("{:.3g}".format),
         "minutes": rows["minutes"].map("{:.1f}".format, na_action="ignore"),
         "threads": rows["threads"].map(lambda n: str(n or "–")),

@@ -303,9 +303,8 @@ def by_recipe(rows: pd.DataFrame) -> pd.DataFrame:
         keys = [f"{network}, {recipe}" for network in titles]
         added = 100 * effects.steps(rows, keys[: len(STEPS)], "accuracy")["difference"].reindex(keys)
         here = means.loc[keys]
-        pairs = zip(here["accuracy"], here["accuracy_std"], strict=True)
         cells = {
-            "accuracy": [effects.mean_and_deviation(mean, deviation, 100, 1) for mean, deviation in pairs],
+            "accuracy": effects.as_text(here, "accuracy", 100, 1),
             "step": added.map("{:+.1f}".format, na_action="ignore").fillna("").tolist(),
             "noise": (100 * here["noise"]).map("{:.1f}".format).tolist(),
         }

@@ -464,13 +464,15 @@ def at_full_length() -> pd.DataFrame:
     published = runs.published("ImprovedNet")
     scores = metrics.summary(published.logits["test"], published.logits["test_labels"])
     rows = [{"key": "recipe", "title": "the full recipe", "seed": published.record["seed"], **scores}]
-    for trial, found in stored("design") + stored("long") + stored("taught"):
-        tested = {"seed": trial.seed, **found.record["scores"]["test"]}
+    design = []
+    for trial, found in stored("design"):
         if trial.key in ALSO_LONG:
             key, title = ALSO_LONG[trial.key]
-            rows.append({"key": key, "title": title, **tested})
-        elif "," not in trial.key and trial.network != "FastNet":
-            rows.append({"key": trial.key, "title": trial.title, **tested})
+            design.append((trial._replace(key=key, title=title), found))
+    for trial, found in design + stored("long") + stored("taught"):
+        if trial.network != "FastNet":
+            tested = found.record["scores"]["test"]
+            rows.append({"key": trial.key, "title": trial.title, "seed": trial.seed, **tested})
     return pd.DataFrame(rows)
 
 
@@ -486,12 +488,16 @@ def crossed() -> pd.DataFrame:
         run = runs.published(network)
         accuracy = metrics.accuracy(run.logits["test"], run.logits["test_labels"])
         rows.append({"key": f"{network}, {network}", "network": network, "seed": 0, "accuracy": accuracy})
-    others = [(trial, found) for trial, found in stored("seeds") if trial.network == "BaselineNet"]
+    others = [
+        (trial._replace(key="BaselineNet, BaselineNet"), found)
+        for trial, found in stored("seeds")
+        if trial.network == "BaselineNet"
+    ]
     for trial, found in others + stored("design"):
         record, kept = found.record, at_checkpoint(found)
         rows.append(
             {
-                "key": trial.key if "," in trial.key else "BaselineNet, BaselineNet",
+                "key": trial.key,
                 "network": trial.network,
                 "seed": trial.seed,
                 "accuracy": record["scores"]["test"]["accuracy"],
