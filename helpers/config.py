@@ -25,6 +25,7 @@ CACHE = folder("CIFAR10_REPORT_CACHE", ROOT / "cache")  # git-ignored: resume st
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ANIMALS = (2, 3, 4, 5, 6, 7)
+VEHICLES = (0, 1, 8, 9)
 NETWORKS = ("BaselineNet", "ImprovedNet", "FastNet")
 PAIR = NETWORKS[:2]  # whose comparison is the subject of the report
 PROFILES = ("smoke", "quick", "full")

@@ -5,6 +5,8 @@ K of classes. Every function takes NumPy arrays, changes nothing, and raises Val
 wrong shape or range.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import scipy.optimize
@@ -65,6 +67,23 @@ def by_kind(logits, labels):
     right, animal = logits.argmax(1) == labels, np.isin(labels, ANIMALS)
     kinds = {"animals": animal, "vehicles": ~animal}
     return {kind: float(right[mask].mean()) if mask.any() else np.nan for kind, mask in kinds.items()}
+
+
+def accuracy_among(logits, labels, classes):
+    """Share of the images of these classes that is right, 0..1, if no other class may be the answer; NaN without any.
+
+    classes: the numbers of at least one class.
+    """
+    logits, labels = _check(logits, labels)
+    classes, shown = np.asarray(classes), np.isin(labels, classes)
+    answers = classes[logits[:, classes].argmax(1)]
+    return float((answers == labels)[shown].mean()) if shown.any() else np.nan
+
+
+def pair_error_rates(logits, labels):
+    """Share of wrong answers between every two classes, 0..1: a Series by pair, as accuracy_among sees them."""
+    pairs = list(itertools.combinations(range(np.shape(logits)[1]), 2))
+    return pd.Series([1 - accuracy_among(logits, labels, pair) for pair in pairs], pd.MultiIndex.from_tuples(pairs))
 
 
 def confusion(logits, labels):

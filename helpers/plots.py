@@ -19,6 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.transforms import Bbox
 
 from helpers.config import CLASSES, ROOT
 
@@ -77,11 +78,13 @@ class Chart(Figure):
         FigureCanvasAgg(self)  # a canvas of its own: pyplot, and with it the notebook's backend, is never asked
 
     def render(self, kind="svg"):
-        """The bytes of the "svg" or "png" file, the same each time."""
+        """The bytes of the "svg" or "png" file, the same each time, without blank strips above and below."""
         self.draw_without_rendering()
         self.set_layout_engine("none")  # arranged once: a second arrangement would start from the first and differ
-        file = io.BytesIO()
-        self.savefig(file, format=kind, metadata={"Software": None} if kind == "png" else {"Date": None})
+        file, drawn, (width, height) = io.BytesIO(), self.get_tightbbox(), self.get_size_inches()
+        kept = Bbox([[0, max(0, drawn.y0 - 0.02)], [width, min(height, drawn.y1 + 0.02)]])
+        metadata = {"Software": None} if kind == "png" else {"Date": None}
+        self.savefig(file, format=kind, metadata=metadata, bbox_inches=kept)
         return file.getvalue()
 
     def _ipython_display_(self):
@@ -305,7 +308,7 @@ def convolution(image, corner, patch, kernel, bias):
     """
     patch, kernel = np.asarray(patch, dtype=float), np.asarray(kernel, dtype=float)
     k, products = kernel.shape[1], patch * kernel
-    chart = Chart(WIDTH, 0.25 * (3 * k + 2))
+    chart = Chart(WIDTH, 0.22 * (3 * k + 2))
     picture, ax = chart.subplots(1, 2, width_ratios=(1, 3))
     picture.imshow(_images(image[None])[0], interpolation="nearest")
     frame = Rectangle((corner[1] - 0.5, corner[0] - 0.5), k, k, fill=False, edgecolor="#FFD400", linewidth=1.6)
@@ -478,11 +481,11 @@ def per_class_f1(tables):
     return chart
 
 
-def gallery(images, true, predicted, confidence, columns=6, titles=()):
+def gallery(images, true, predicted, confidence, columns=6, titles=(), second=None):
     """Images with class and confidence; where the prediction is wrong, in red and framed, true → predicted class.
 
     images (n, h, w, 3), uint8 or floats in 0..1; true and predicted (n,) int; confidence (n,) in 0..1; titles: one
-    above each row.
+    above each row; second: classes and confidences of another network, (m,) each, below the last m images.
     """
     images = _images(images)
     columns = min(columns, len(images))
@@ -491,7 +494,7 @@ def gallery(images, true, predicted, confidence, columns=6, titles=()):
     narrow = columns > 6
     names = ["auto" if name == "automobile" and columns > 8 else name for name in CLASSES]
     lines = (3 if narrow and np.any(np.not_equal(true, predicted)) else 2) + bool(titles)
-    chart = Chart(tile * columns, (0.82 * tile + 0.14 + 0.13 * lines) * rows)
+    chart = Chart(tile * columns, (0.82 * tile + 0.14 + 0.13 * lines) * rows + (0.28 if second else 0))
     axes = chart.subplots(rows, columns, squeeze=False).ravel()
     for i, (ax, image, y, k, p) in enumerate(zip(axes, images, true, predicted, confidence, strict=False)):
         ax.imshow(image, interpolation="nearest")
@@ -509,6 +512,10 @@ def gallery(images, true, predicted, confidence, columns=6, titles=()):
         ax.set(xticks=[], yticks=[])
     for ax in axes[len(images) :]:
         ax.remove()
+    if second:
+        last = len(images) - len(second[0])
+        for ax, y, k, p in zip(axes[last : len(images)], true[last:], *second, strict=True):
+            ax.set_xlabel(f"{names[k]}\n{p:.1%}", fontsize=8, linespacing=1.15, color=INK if y == k else WRONG)
     chart.says = _listed(
         f"{CLASSES[y]}, {p:.1%}" if y == k else f"{CLASSES[y]} taken for {CLASSES[k]}, {p:.1%}"
         for y, k, p in zip(true, predicted, confidence, strict=True)
@@ -523,14 +530,19 @@ def gallery_of(part, prediction, chosen, columns=6):
     )
 
 
-def galleries(part, predictions, chosen, columns):
-    """Galleries with titles as rows of one: predictions and the indices of as many images as columns, by title."""
+def galleries(part, predictions, chosen, columns, second=None):
+    """Galleries with titles as rows of one: predictions and the indices of as many images as columns, by title.
+
+    second: the predictions of another network, shown below the images of the last row.
+    """
     parts = [
         (part.images[chosen[name]], part.labels[chosen[name]], p.labels[chosen[name]], p.confidence[chosen[name]])
         for name, p in predictions.items()
     ]
     images, true, predicted, confidence = (np.concatenate(each) for each in zip(*parts, strict=True))
-    return gallery(images, true, predicted, confidence, columns, list(predictions))
+    last = chosen[list(predictions)[-1]]
+    others = (second.labels[last], second.confidence[last]) if second else None
+    return gallery(images, true, predicted, confidence, columns, list(predictions), others)
 
 
 def probabilities(images, probabilities, labels):
@@ -668,7 +680,7 @@ def reliability(tables, curves):
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH, 2.1), _colours(models)
+    chart, colours = Chart(WIDTH, 1.95), _colours(models)
     left, right = chart.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
     axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
     for name, table in tables.items():
@@ -738,7 +750,7 @@ def effects(changes):
     first = next(iter(changes.values()))
     order = first["difference"].sort_values().index
     order = order.append([table.index.difference(order) for table in changes.values()])
-    chart = Chart(WIDTH, 0.45 + 0.165 * len(order))
+    chart = Chart(WIDTH, 0.42 + 0.155 * len(order))
     axes = chart.subplots(1, len(changes), sharex=True, sharey=True, squeeze=False)[0]
     for ax, (title, table) in zip(axes, changes.items(), strict=True):
         points = 100 * table.loc[order.intersection(table.index, sort=False)].astype(float)
@@ -812,9 +824,9 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
 
     f1 {network: Series by class, 0..1}; accuracy {network: (value, low, high)}; photograph (h, w, 3) and the pixels of
     it that the first network can see, visible (h, w) bool; mistakes: images, true, predicted, confidence, (n,) each;
-    confident {network: (share of wrong answers above 0.9 as trained, the same after the temperature)}.
+    confident {network: (share of wrong answers above 0.9 as trained, the same after its correction)}.
     """
-    chart, colours = Chart(WIDTH, 2.9), _colours(f1)
+    chart, colours = Chart(WIDTH, 2.75), _colours(f1)
     left, right = np.ravel(np.asarray(chart.subfigures(1, 2, width_ratios=(1, 1.25))))
     _f1_by_class(left.subplots(), f1, colours)
     top, middle, bottom = right.subfigures(3, 1, height_ratios=(0.55, 1, 1.1))
@@ -836,8 +848,8 @@ def summary(f1, accuracy, photograph, visible, mistakes, confident):
     _turn(bottom.subplots(), confident, colours)
     chart.says = _listed(
         f"{name}: accuracy {accuracy[name][0]:.1%}, F1 from {scores.min():.2f} to {scores.max():.2f}, "
-        f"{confident[name][0]:.1%} of the confident answers wrong as trained, {confident[name][1]:.1%} after the "
-        "temperature"
+        f"{confident[name][0]:.1%} of the confident answers wrong as trained, {confident[name][1]:.1%} after its "
+        "correction"
         for name, scores in f1.items()
     )
     return chart
@@ -870,6 +882,6 @@ def _turn(ax, confident, colours):
         xticks=(0, 1),
         title="share of the answers above 0.9 that is wrong",
     )
-    ax.set_xticklabels(["as trained", "own temperature"])
+    ax.set_xticklabels(["as trained", "corrected"])
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)

@@ -77,6 +77,17 @@ def test_agrees_with_scikit_learn(synthetic):
     )
 
 
+def test_only_classes_of_the_group_may_be_the_answer():
+    logits = np.log([[0.5, 0.3, 0.2], [0.2, 0.3, 0.5], [0.1, 0.5, 0.4], [0.9, 0.05, 0.05]])
+    labels = np.array([1, 1, 2, 0])
+    assert metrics.accuracy_among(logits, labels, (1, 2)) == pytest.approx(1 / 3)  # the first image, once 0 is out
+    assert metrics.accuracy_among(logits, labels, (0, 1, 2)) == metrics.accuracy(logits, labels) == 0.25
+    assert np.isnan(metrics.accuracy_among(logits[3:], labels[3:], (1, 2)))
+    rates = metrics.pair_error_rates(logits, labels)
+    assert rates.index.tolist() == [(0, 1), (0, 2), (1, 2)]
+    assert rates.tolist() == pytest.approx([1 / 3, 0, 2 / 3])
+
+
 def test_confusion_has_true_classes_as_rows():
     assert metrics.confusion([[5.0, 0.0]], np.array([1])).tolist() == [[0, 0], [1, 0]]
 

@@ -163,7 +163,10 @@ def test_shows_itself_as_one_output(monkeypatch, name):
     [(data, options)] = shown
     assert set(data) == {"image/png", "text/plain", "image/svg+xml"} and options["raw"]
     image = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
-    assert np.abs(np.array(image.size) - chart.get_size_inches() * 200).max() <= 1
+    width, height = chart.get_size_inches() * 200
+    assert abs(image.width - width) <= 1 and image.height <= height + 1
+    inked = np.flatnonzero((np.array(image.convert("L")) < 250).any(axis=1))
+    assert inked[0] <= 8 and image.height - inked[-1] <= 8, "blank strips above or below are cut off"
     svg = data["image/svg+xml"]
     assert "<svg" in svg and not re.search(r"<dc:date>", svg)
     assert re.search("<text[^>]*font[^>]*DejaVu Sans", svg), "text must stay text, so that it can be searched"
@@ -324,6 +327,17 @@ def test_effects_that_a_panel_lacks_leave_its_row_empty():
 def test_galleries_have_a_title_above_each_row():
     chart = CHARTS["galleries"]()
     assert [text.get_text() for ax in chart.axes for text in ax.texts] == ["a", "b"]
+
+
+def test_another_network_answers_below_the_last_row():
+    row = {"a": np.array([1, 3]), "b": np.array([0, 2])}
+    chart = plots.galleries(PART, {"a": PREDICTION, "b": PREDICTION}, row, 2, PREDICTION)
+    below = [ax.get_xlabel() for ax in chart.axes]
+    names = [CLASSES[k] for k in PREDICTION.labels[[0, 2]]]
+    assert below[:2] == ["", ""] and [text.split("\n")[0] for text in below[2:]] == names
+    right = PREDICTION.labels[[0, 2]] == PART.labels[[0, 2]]
+    colours = [ax.xaxis.label.get_color() for ax in chart.axes[2:]]
+    assert colours == [plots.INK if each else plots.WRONG for each in right]
 
 
 def test_corruption_curves_show_the_chosen_and_the_mean_of_all():

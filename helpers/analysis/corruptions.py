@@ -118,6 +118,13 @@ def corrupt(images: np.ndarray, name: str, severity: int, seed: int = 0) -> np.n
     return result
 
 
+def in_band(low: float, high: float) -> np.ndarray:
+    """Which frequencies (32, 32) of np.fft.fft2 have a radius of low <= r < high cycles an image."""
+    frequencies = np.fft.fftfreq(SIZE, 1 / SIZE)
+    radius = np.hypot(frequencies[:, None], frequencies)
+    return (radius >= low) & (radius < high)
+
+
 def band_noise(images: np.ndarray, low: float, high: float, rms: float, seed: int = 0) -> np.ndarray:
     """Gaussian noise whose spatial frequencies have a radius of low <= r < high cycles an image, at most 22.6.
 
@@ -125,9 +132,7 @@ def band_noise(images: np.ndarray, low: float, high: float, rms: float, seed: in
     rounded. So bands are compared at equal power. Raises ValueError for a band that holds no frequency.
     """
     images = _check(images)
-    frequencies = np.fft.fftfreq(SIZE, 1 / SIZE)
-    radius = np.hypot(frequencies[:, None], frequencies)
-    band = (radius >= low) & (radius < high)
+    band = in_band(low, high)
     if not band.any():
         raise ValueError(f"No frequency has a radius from {low} to {high} cycles an image.")
     rng, result = np.random.default_rng(seed), np.empty_like(images)

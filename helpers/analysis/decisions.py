@@ -60,6 +60,31 @@ def for_equal_classes(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return logits - np.log(shares)
 
 
+def costs_by_step(
+    logits: np.ndarray, labels: np.ndarray, shares: np.ndarray, smoothing: float, asking: float
+) -> pd.DataFrame:
+    """What each image costs by several ways to decide, (n,) rows, a column a way.
+
+    logits (n, 10): of a network that was trained on classes of these shares (10,) with this label smoothing. The answer
+    is the most probable class or that of least cost, for probabilities "as trained", with the shares divided out
+    ("shares"), or with the smoothing undone before that ("corrected"). In the column "asking" an image whose least
+    expected cost is above `asking`, the price of asking a person, is passed on at this price; "asked" says which.
+    """
+    matrix = costs()
+    versions = {
+        "as trained": logits,
+        "shares": for_equal_classes(logits, shares),
+        "corrected": for_equal_classes(metrics.unsmoothed(logits, smoothing), shares),
+    }
+    found = {}
+    for name, z in versions.items():
+        found[f"most probable, {name}"] = matrix[z.argmax(1), labels]
+        found[f"least cost, {name}"] = matrix[metrics.least_cost(metrics.softmax(z), matrix), labels]
+    asked = (metrics.softmax(versions["corrected"]) @ matrix.T).min(1) > asking
+    found["asking"] = np.where(asked, asking, found["least cost, corrected"])
+    return pd.DataFrame(found | {"asked": asked})
+
+
 def with_specialist(logits: np.ndarray, specialist: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
     """Classes (n,) where a specialist decides between a pair of classes whenever the first network names one of them.
 

@@ -135,6 +135,16 @@ def renewed(model: nn.Sequential, images: np.ndarray, batch_size: int = 100) -> 
     return adapted.eval()
 
 
+def gain_by_band(weights: np.ndarray) -> list[float]:
+    """How much of the power of noise in each of BANDS passes kernels (out, in, k, k): the square of their spectrum.
+
+    It is summed over the input channels, whose noise is independent, and averaged over kernels and frequencies.
+    """
+    spectrum = np.fft.fft2(weights, s=(corruptions.SIZE, corruptions.SIZE))
+    power = (np.abs(spectrum) ** 2).sum(axis=1).mean(axis=0)
+    return [float(power[corruptions.in_band(low, high)].mean()) for low, high in BANDS]
+
+
 def with_renewed_statistics(networks: dict[str, nn.Sequential], part: Part, name: str) -> pd.DataFrame:
     """Accuracies under HARMS on the first half of the images, a row a change, a column a network.
 

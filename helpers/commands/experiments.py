@@ -152,6 +152,22 @@ LONG = Experiment(
     keep_logits=True,
 )
 
+# What in the recipe of ImprovedNet helps: from the recipe of BaselineNet to it, a group of settings at a time. First
+# augmentation and label smoothing, then the optimiser, then the length, which BaselineNet is given too.
+WITH_SGD: dict[str, Any] = {name: getattr(BASELINE, name) for name in ("optimizer", "peak_lr", "weight_decay")}
+RECIPE = Experiment(
+    [
+        Trial(key, title, network, cfg, seed)
+        for seed in (0, 1)
+        for key, title, network, cfg in (
+            ("forty", "ImprovedNet, 40 epochs", "ImprovedNet", replace(IMPROVED, epochs=40)),
+            ("forty_sgd", "ImprovedNet, 40 epochs, SGD", "ImprovedNet", replace(IMPROVED, epochs=40, **WITH_SGD)),
+            ("long_baseline", "BaselineNet, 125 epochs", "BaselineNet", replace(BASELINE, epochs=IMPROVED.epochs)),
+        )
+    ],
+    keep_logits=True,
+)
+
 # Labels of the training images that are wrong on purpose: cross-entropy and a bounded loss.
 PLAIN_LOSS = replace(IMPROVED, epochs=40, label_smoothing=0.0)
 WRONG_LABELS = Experiment(
@@ -279,6 +295,7 @@ EXPERIMENTS = {
     "design": DESIGN,
     "shifts": SHIFTS,
     "long": LONG,
+    "recipe": RECIPE,
     "wrong_labels": WRONG_LABELS,
     "rare": RARE,
     "teaching": TEACHING,

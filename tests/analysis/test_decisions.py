@@ -53,3 +53,18 @@ def test_a_specialist_decides_within_its_pair_alone():
     answers = decisions.with_specialist(logits, specialist, (CAT, dog))
     assert answers.tolist() == [dog, dog, CAR, CAT]
     assert logits.argmax(axis=1).tolist() == [CAT, dog, CAR, CAT]
+
+
+def test_every_step_has_its_cost():
+    shares, likelihood = np.ones(10), np.full((2, 10), 1e-9)
+    shares[CAT] = 0.01
+    likelihood[:, [CAR, CAT]] = (0.5, 0.5), (0.99, 0.01)
+    trained = likelihood * shares / (likelihood * shares).sum(axis=1, keepdims=True)
+    smoothed = np.log(0.9 * trained + 0.01)  # label smoothing of 0.1
+    table = decisions.costs_by_step(smoothed, np.array([CAT, CAR]), shares, 0.1, asking=0.095)
+    assert table["most probable, as trained"].tolist() == [10, 0]  # the cat, which is rare, is taken for a car
+    assert table["most probable, corrected"].iloc[1] == 0 and table["least cost, corrected"].tolist() == [0, 0]
+    assert table["least cost, shares"].tolist() == [0, 1]  # smoothing alone makes cats likely everywhere
+    assert table["asked"].tolist() == [True, True] and table["asking"].tolist() == [0.095, 0.095]
+    cheap = decisions.costs_by_step(smoothed, np.array([CAT, CAR]), shares, 0.1, asking=0.4)
+    assert cheap["asked"].tolist() == [True, False] and cheap["asking"].tolist() == [0.4, 0]

@@ -9,7 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.analysis.explain import grad_cam, last_block, map_similarity, randomised, sanity_check
+from helpers.analysis.explain import (
+    grad_cam,
+    last_block,
+    map_similarity,
+    randomised,
+    sanity_check,
+    thumbnail_logits,
+    thumbnails,
+)
+from helpers.data import Part
 from helpers.inference import infer, normalise, to_unit
 
 
@@ -155,3 +164,18 @@ def test_similarity_with_a_constant_map_is_undefined():
     assert np.isnan(similarity[0]) and similarity[1] == pytest.approx(1)
     with pytest.raises(ValueError, match=r"not \(2, 8, 8\) with \(1, 8, 8\)"):
         map_similarity(a, b[:1])
+
+
+def test_a_thumbnail_holds_the_means_of_squares(images):
+    coarse = thumbnails(images).reshape(len(images), 8, 8, 3)
+    assert coarse[2, 1, 3].tolist() == pytest.approx((images[2, 4:8, 12:16] / 255).mean(axis=(0, 1)).tolist())
+
+
+def test_thumbnails_tell_brightness_but_no_detail():
+    rng, labels = np.random.default_rng(0), np.tile([0, 1], 100)
+    bright = np.where(labels == 1, 160, 90)[:, None, None, None] + rng.integers(-20, 21, (200, 32, 32, 3))
+    z = thumbnail_logits(Part(bright[:100].astype(np.uint8), labels[:100]), Part(bright[100:], labels[100:]))
+    assert ((z > 0) == labels[100:]).all()
+    board = np.indices((32, 32)).sum(0) % 2  # two chequerboards, one inverted: the same in every square
+    fine = 100 + 50 * np.where(labels[:, None, None] == 1, board, 1 - board)[..., None].repeat(3, axis=3)
+    assert np.ptp(thumbnails(fine)) == pytest.approx(0)

@@ -74,6 +74,19 @@ def test_shape_against_place(networks, sample):
             assert (right[change][name] == (infer(model, images).labels == part.labels)).all()
 
 
+def test_kernels_pass_what_their_spectrum_says():
+    flat = np.zeros((1, 3, 3, 3))
+    flat[:, :, 1, 1] = 2  # each of three channels doubles: 3 x 2^2 of the power in every band
+    assert robustness.gain_by_band(flat) == pytest.approx([12] * 4)
+    mean = np.full((1, 1, 3, 3), 1 / 9)
+    gains = robustness.gain_by_band(mean)
+    assert gains == sorted(gains, reverse=True) and gains[0] > 0.5 and gains[3] < 0.2
+    noise = corruptions.band_noise(np.full((20, 32, 32, 3), 128, np.uint8), *robustness.BANDS[1], rms=0.1) / 255
+    noise = torch.tensor(noise - noise.mean(axis=(1, 2, 3), keepdims=True)).float()[..., :1].permute(0, 3, 1, 2)
+    passed = torch.nn.functional.conv2d(torch.nn.functional.pad(noise, [1] * 4, "circular"), torch.tensor(mean).float())
+    assert float(passed.var() / noise.var()) == pytest.approx(gains[1], rel=0.1)
+
+
 def test_renewed_statistics_are_those_of_the_images(networks, sample):
     images, model = sample[0].images[:30], networks["ImprovedNet"]
     state, draw = model.state_dict(), torch.get_rng_state()
