@@ -680,9 +680,9 @@ def reliability(tables, curves):
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH, 1.95), _colours(models)
+    chart, colours = Chart(WIDTH, 2.05), _colours(models)
     left, right = chart.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
-    axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[3, 1])
+    axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[2.2, 1])
     for name, table in tables.items():
         model, _, variant = name.partition(", ")
         _gaps(axes[:, models.index(model)], table, variant or model, colours[model])

@@ -1,4 +1,4 @@
-"""Answers of least expected cost, tried beside the most probable class."""
+"""Answers of least expected cost, tried beside the most probable class, and a specialist for two classes."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,8 @@ from helpers import metrics
 from helpers.config import ANIMALS, CLASSES
 
 HEAVY = 10.0  # what an animal taken for a vehicle costs, where any other mistake costs 1; a choice made for the trial
+ASKING = 0.5  # what asking a person costs, another choice made for the trial
+ASK = len(CLASSES)  # the answer that asks
 ANIMAL = np.isin(np.arange(len(CLASSES)), ANIMALS)
 
 
@@ -17,38 +19,49 @@ def costs() -> np.ndarray:
     return matrix
 
 
-def compare(versions: dict[str, tuple[np.ndarray, np.ndarray]], labels: tuple[np.ndarray, np.ndarray]) -> pd.DataFrame:
-    """Mean costs of deciding by the most probable class (first row) and by the least expected cost, a row a version.
+def decide(logits: np.ndarray, shares: np.ndarray, smoothing: float) -> pd.DataFrame:
+    """Answers (n,) by several ways, a column each, named by the steps that it takes; ASK where a person is asked.
 
-    versions: {title: probabilities (n, 10) of the validation and of the test images}, which name the same most probable
-    classes; labels: of both. Columns: validation and test, the mean costs of an image; change on test against the first
-    row, and `corrected`, that against the least cost with the first version, each with the ends _low and _high of its
-    95 % interval (bootstrap over images); "animals as vehicles" and accuracy, both on test.
+    (1) The most probable class of logits (n, 10); (2) label smoothing undone; (3) the shares (10,) of the classes in
+    training divided out; (4) the answer of least expected cost; (5) ASK where this cost is above ASKING.
     """
-    matrix = costs()
-    first = tuple(p.argmax(1) for p in next(iter(versions.values())))
-    answers = {"most probable class": first}
-    for title, both in versions.items():
-        answers[f"least cost, {title}"] = tuple(metrics.least_cost(p, matrix) for p in both)
-    costs_of = {title: matrix[on_test, labels[1]] for title, (_, on_test) in answers.items()}
-    before, as_it_is, *_ = costs_of.values()
-    rows = {}
-    for title, (on_validation, on_test) in answers.items():
-        cost = costs_of[title]
-        rows[title] = {
-            "validation": matrix[on_validation, labels[0]].mean(),
-            "test": cost.mean(),
-            **_difference("change", cost - before),
-            **_difference("corrected", cost - as_it_is),
-            "animals as vehicles": int((~ANIMAL[on_test] & ANIMAL[labels[1]]).sum()),
-            "accuracy": (on_test == labels[1]).mean(),
-        }
-    return pd.DataFrame(rows).T
+    undone = metrics.unsmoothed(logits, smoothing)
+    versions = {
+        "1": logits,
+        "1, 2": undone,
+        "1, 3": for_equal_classes(logits, shares),
+        "1, 2, 3": for_equal_classes(undone, shares),
+    }
+    found = {"1": logits.argmax(1)}
+    for steps, z in versions.items():
+        found[f"{steps}, 4"] = metrics.least_cost(metrics.softmax(z), costs())
+    expected = (metrics.softmax(versions["1, 2, 3"]) @ costs().T).min(1)
+    found["1, 2, 3, 4, 5"] = np.where(expected > ASKING, ASK, found["1, 2, 3, 4"])
+    return pd.DataFrame(found)
 
 
-def _difference(name: str, differences: np.ndarray) -> dict[str, float]:
-    low, high = np.quantile(metrics.resampled_means(differences[:, None]), [0.025, 0.975])
-    return {name: differences.mean(), f"{name}_low": low, f"{name}_high": high}
+def compare(
+    trainings: list[dict[str, np.ndarray]], labels: dict[str, np.ndarray], shares: np.ndarray, smoothing: float
+) -> pd.DataFrame:
+    """What the ways of `decide` cost, as means over trainings, a row a way.
+
+    trainings: the logits (n, 10) of each by part, "validation" and "test"; labels: (n,) of both. Columns: the mean cost
+    of an image by part; change, on test against the first way, with the ends low and high of its 95 % interval
+    (bootstrap over images); asked, the share of the test images; accuracy, on the others.
+    """
+    prices = np.vstack([costs(), np.full(len(CLASSES), ASKING)])
+    paid, answers = {}, []
+    for part, true in labels.items():
+        answers = [decide(each[part], shares, smoothing) for each in trainings]
+        paid[part] = sum(pd.DataFrame(prices[a, true[:, None]], columns=a.columns) for a in answers) / len(answers)
+    rows = pd.DataFrame({part: cost.mean() for part, cost in paid.items()})
+    change = paid["test"].sub(paid["test"]["1"], axis=0)
+    rows["change"] = change.mean()
+    rows["low"], rows["high"] = np.quantile(metrics.resampled_means(change), [0.025, 0.975], axis=0)
+    rows["asked"] = sum((a == ASK).mean() for a in answers) / len(answers)
+    right = sum(a.eq(labels["test"], axis=0).mean() for a in answers) / len(answers)
+    rows["accuracy"] = right / (1 - rows["asked"])
+    return rows
 
 
 def for_equal_classes(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -58,31 +71,6 @@ def for_equal_classes(logits: np.ndarray, shares: np.ndarray) -> np.ndarray:
     2021).
     """
     return logits - np.log(shares)
-
-
-def costs_by_step(
-    logits: np.ndarray, labels: np.ndarray, shares: np.ndarray, smoothing: float, asking: float
-) -> pd.DataFrame:
-    """What each image costs by several ways to decide, (n,) rows, a column a way.
-
-    logits (n, 10): of a network that was trained on classes of these shares (10,) with this label smoothing. The answer
-    is the most probable class or that of least cost, for probabilities "as trained", with the shares divided out
-    ("shares"), or with the smoothing undone before that ("corrected"). In the column "asking" an image whose least
-    expected cost is above `asking`, the price of asking a person, is passed on at this price; "asked" says which.
-    """
-    matrix = costs()
-    versions = {
-        "as trained": logits,
-        "shares": for_equal_classes(logits, shares),
-        "corrected": for_equal_classes(metrics.unsmoothed(logits, smoothing), shares),
-    }
-    found = {}
-    for name, z in versions.items():
-        found[f"most probable, {name}"] = matrix[z.argmax(1), labels]
-        found[f"least cost, {name}"] = matrix[metrics.least_cost(metrics.softmax(z), matrix), labels]
-    asked = (metrics.softmax(versions["corrected"]) @ matrix.T).min(1) > asking
-    found["asking"] = np.where(asked, asking, found["least cost, corrected"])
-    return pd.DataFrame(found | {"asked": asked})
 
 
 def with_specialist(logits: np.ndarray, specialist: np.ndarray, pair: tuple[int, int]) -> np.ndarray:

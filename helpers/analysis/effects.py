@@ -74,6 +74,15 @@ def steps(rows: pd.DataFrame, order: Sequence[str], score: str) -> pd.DataFrame:
     return pd.DataFrame(found).T
 
 
+def verdict(change: pd.Series, better: int) -> str:
+    """Whether a change with its interval is one for the better: "yes" or "no" if that excludes zero, else "open".
+
+    better: the sign of a change for the better, 1 or -1.
+    """
+    low, high = sorted(better * change[["low", "high"]].astype(float))
+    return "yes" if low > 0 else "no" if high < 0 else "open"
+
+
 def best(change: pd.DataFrame, kind: str) -> str:
     """The key with the largest difference among those that begin with `kind`, such as one choice at several rates."""
     return change["difference"][change.index.str.startswith(kind)].idxmax()

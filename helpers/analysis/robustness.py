@@ -1,7 +1,7 @@
 """How networks fare on images that are not as they were in training."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -48,18 +48,21 @@ HARMS |= {
 }
 
 
-def under_corruption(networks: dict[str, nn.Module], part: Part, temperature: dict[str, float]) -> pd.DataFrame:
+def under_corruption(
+    networks: dict[str, nn.Module], part: Part, correct: dict[str, Callable[[np.ndarray], np.ndarray]]
+) -> pd.DataFrame:
     """Rows of network, corruption, severity, accuracy and ece: every corruption of CIFAR-10-C's kind, severity 0 to 5.
 
-    Severity 0 is the images as they are. ece_scaled is the ece at the temperature of the network.
+    Severity 0 is the images as they are. ece_corrected is the ece of the corrected logits; correct: a
+    function of logits for each network.
     """
-    clean = list(_scores(networks, part.images, part.labels, temperature))
+    clean = list(_scores(networks, part.images, part.labels, correct))
     rows = []
     for name in corruptions.CORRUPTIONS:
         rows += [{"corruption": name, "severity": 0, **scores} for scores in clean]
         for severity in range(1, 6):
             images = corruptions.corrupt(part.images, name, severity)
-            scored = _scores(networks, images, part.labels, temperature)
+            scored = _scores(networks, images, part.labels, correct)
             rows += [{"corruption": name, "severity": severity, **scores} for scores in scored]
     return pd.DataFrame(rows)
 
@@ -163,9 +166,12 @@ def _accuracies(networks: dict[str, nn.Module], images: np.ndarray, labels: np.n
 
 
 def _scores(
-    networks: dict[str, nn.Module], images: np.ndarray, labels: np.ndarray, temperature: dict[str, float] | None = None
+    networks: dict[str, nn.Module],
+    images: np.ndarray,
+    labels: np.ndarray,
+    correct: dict[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> Iterator[dict]:
     for name, model in networks.items():
         logits = infer(model, images).logits
         row = {"network": name, "accuracy": metrics.accuracy(logits, labels), "ece": metrics.ece(logits, labels)}
-        yield row | ({"ece_scaled": metrics.ece(logits / temperature[name], labels)} if temperature else {})
+        yield row | ({"ece_corrected": metrics.ece(correct[name](logits), labels)} if correct else {})

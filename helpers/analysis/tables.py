@@ -242,20 +242,16 @@ def abstaining(predictions: dict[str, Prediction], labels: np.ndarray) -> pd.Dat
 def under_harm(corrupted: pd.DataFrame) -> pd.DataFrame:
     """Rows of robustness.under_corruption as means over severities 1 to 5: index network and corruption."""
     harmed = corrupted[corrupted["severity"] > 0]
-    return harmed.groupby(["network", "corruption"])[["accuracy", "ece", "ece_scaled"]].mean()
+    return harmed.groupby(["network", "corruption"])[["accuracy", "ece", "ece_corrected"]].mean()
 
 
-def costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of decisions.compare as text."""
-    change = [f"{row.change:+.3f} [{row.change_low:+.3f}, {row.change_high:+.3f}]" for row in rows.itertuples()]
-    shown = {
-        "on validation": rows["validation"].map("{:.3f}".format),
-        "on test": rows["test"].map("{:.3f}".format),
-        "change": ["", *change[1:]],
-        "animals as vehicles": rows["animals as vehicles"].map("{:.0f}".format),
-        "accuracy": rows["accuracy"].map("{:.1%}".format),
-    }
-    return pd.DataFrame(shown, rows.index).rename_axis("answer")
+def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of decisions.compare as text, a group of columns a trial: mean costs and accuracy in percent."""
+    groups = {}
+    for title, rows in trials.items():
+        shown = rows[["validation", "test"]].map("{:.3f}".format)
+        groups[title] = shown.assign(accuracy=(100 * rows["accuracy"]).map("{:.1f}".format))
+    return pd.concat(groups, axis=1).rename_axis("steps taken")
 
 
 def side_by_side(versions: dict[str, pd.DataFrame], scores: dict[str, str]) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """Deciding by cost."""
 
 import numpy as np
-import pytest
 
 from helpers import metrics
 from helpers.analysis import decisions
@@ -23,18 +22,36 @@ def test_costs_are_heavy_in_one_direction():
     assert (costs == decisions.HEAVY).sum() == 4 * 6 and costs[CAT, CLASSES.index("dog")] == 1
 
 
-def test_trial_scores_both_parts_and_counts_what_is_dear():
-    p = probabilities((0.8, 0.2), (0.99, 0.01), (0.3, 0.7), (0.8, 0.2))
-    labels = np.array([CAT, CAR, CAT, CAR])
-    table = decisions.compare({"as it is": (p[:2], p)}, (labels[:2], labels))
-    usual, ours = table.iloc[0], table.loc["least cost, as it is"]
-    assert usual["validation"] == 5 and ours["validation"] == 0  # the cat taken for a car
-    assert usual["test"] == 10 / 4 and ours["test"] == 1 / 4  # the last car is taken for a cat
-    assert ours["change"] == pytest.approx(-9 / 4) and ours["change_low"] < ours["change"] < ours["change_high"]
-    assert usual["animals as vehicles"] == 1 and ours["animals as vehicles"] == 0
-    assert usual["accuracy"] == ours["accuracy"] == 3 / 4
-    assert usual["corrected"] == pytest.approx(9 / 4) and ours["corrected"] == ours["corrected_high"] == 0
-    assert usual["change"] == usual["change_low"] == usual["change_high"] == 0
+def smoothed(p, share):
+    """Logits of a network that was trained with this label smoothing and fits its targets exactly."""
+    return np.log((1 - share) * p + share / 10)
+
+
+def test_each_step_changes_the_answers():
+    shares, likelihood = np.ones(10), np.full((2, 10), 1e-9)
+    shares[CAT] = 0.01
+    likelihood[:, [CAR, CAT]] = (0.5, 0.5), (0.99, 0.01)
+    trained = likelihood * shares / (likelihood * shares).sum(axis=1, keepdims=True)
+    answers = decisions.decide(smoothed(trained, 0.1), shares, 0.1)
+    assert answers["1"].tolist() == [CAR, CAR]  # the cat, which is rare, is taken for a car
+    assert answers["1, 3, 4"].tolist() == [CAT, CAT]  # smoothing alone makes cats likely everywhere
+    assert answers["1, 2, 3, 4"].tolist() == [CAT, CAR]
+    doubtful = probabilities((0.45, 0.55), (0.55, 0.45)) + 1e-12  # to answer cat costs 0.45 and 0.55
+    asking = decisions.decide(smoothed(doubtful, 0.1), np.ones(10), 0.1)["1, 2, 3, 4, 5"]
+    assert asking.tolist() == [CAT, decisions.ASK]
+
+
+def test_costs_are_means_over_images_and_trainings():
+    sure, wrong = probabilities((0.01, 0.99), (0.99, 0.01)), probabilities((0.9, 0.1), (0.99, 0.01))
+    labels = {"validation": np.array([CAT, CAR]), "test": np.array([CAT, CAR])}
+    trainings = [{"validation": smoothed(p, 0.1), "test": smoothed(p, 0.1)} for p in (sure, wrong)]
+    rows = decisions.compare(trainings, labels, np.ones(10), 0.1)
+    assert rows["test"]["1"] == rows["validation"]["1"] == 10 / 4  # one of two images, with one of two networks
+    assert rows["accuracy"]["1"] == 3 / 4 and rows["asked"]["1"] == 0
+    assert rows["test"]["1, 2, 3, 4"] == 0 and rows["change"]["1, 2, 3, 4"] == -10 / 4
+    assert rows["low"]["1, 2, 3, 4"] <= -10 / 4 <= rows["high"]["1, 2, 3, 4"] <= 0
+    asked = rows.loc["1, 2, 3, 4, 5"]
+    assert asked["asked"] == 1 / 4 and asked["test"] == decisions.ASKING / 4 and asked["accuracy"] == 1
 
 
 def test_dividing_by_the_shares_gives_the_probabilities_of_equal_classes():
@@ -53,18 +70,3 @@ def test_a_specialist_decides_within_its_pair_alone():
     answers = decisions.with_specialist(logits, specialist, (CAT, dog))
     assert answers.tolist() == [dog, dog, CAR, CAT]
     assert logits.argmax(axis=1).tolist() == [CAT, dog, CAR, CAT]
-
-
-def test_every_step_has_its_cost():
-    shares, likelihood = np.ones(10), np.full((2, 10), 1e-9)
-    shares[CAT] = 0.01
-    likelihood[:, [CAR, CAT]] = (0.5, 0.5), (0.99, 0.01)
-    trained = likelihood * shares / (likelihood * shares).sum(axis=1, keepdims=True)
-    smoothed = np.log(0.9 * trained + 0.01)  # label smoothing of 0.1
-    table = decisions.costs_by_step(smoothed, np.array([CAT, CAR]), shares, 0.1, asking=0.095)
-    assert table["most probable, as trained"].tolist() == [10, 0]  # the cat, which is rare, is taken for a car
-    assert table["most probable, corrected"].iloc[1] == 0 and table["least cost, corrected"].tolist() == [0, 0]
-    assert table["least cost, shares"].tolist() == [0, 1]  # smoothing alone makes cats likely everywhere
-    assert table["asked"].tolist() == [True, True] and table["asking"].tolist() == [0.095, 0.095]
-    cheap = decisions.costs_by_step(smoothed, np.array([CAT, CAR]), shares, 0.1, asking=0.4)
-    assert cheap["asked"].tolist() == [True, False] and cheap["asking"].tolist() == [0.4, 0]

@@ -114,3 +114,10 @@ def test_two_versions_stand_side_by_side():
     shown = tables.side_by_side(versions, {"aurc": "AURC"})
     assert shown.columns.tolist() == ["without (2)", "with (3)", "difference"]
     assert shown.loc["AURC"].tolist() == ["0.2500", "0.3000", "-0.0500 [-0.2988, +0.1988]"]
+
+
+@pytest.mark.parametrize(
+    "low, high, better, said", [(0.1, 0.3, 1, "yes"), (0.1, 0.3, -1, "no"), (-0.3, -0.1, -1, "yes"), (-1, 1, 1, "open")]
+)
+def test_a_verdict_needs_an_interval_without_zero(low, high, better, said):
+    assert effects.verdict(pd.Series({"difference": (low + high) / 2, "low": low, "high": high}), better) == said

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
+
 from helpers.analysis import tables
 from helpers.config import BASELINE, IMPROVED
 
@@ -24,3 +26,10 @@ def test_a_recipe_names_what_is_used_and_nothing_else():
 def test_a_recipe_without_warm_up_and_augmentation_says_so():
     found = words(replace(BASELINE, warmup_epochs=0, flip=0.0, crop_padding=0))
     assert found["augmentation"] == "none" and found["learning rate"] == "peak 0.02, cosine"
+
+
+def test_costs_stand_in_a_group_for_each_trial():
+    rows = pd.DataFrame({"validation": [0.1], "test": [0.1234], "accuracy": [0.5]}, index=["1"])
+    shown = tables.costs({"one": rows, "other": rows})
+    assert shown.loc["1"].tolist() == ["0.100", "0.123", "50.0"] * 2
+    assert shown.columns.get_level_values(0).unique().tolist() == ["one", "other"]
