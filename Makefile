@@ -52,7 +52,7 @@ ablation: setup ## train ImprovedNet without each of its parts (1 hour; goes on 
 design: setup ## train six architectures, from BaselineNet to ImprovedNet, with both recipes (a day)
 shifts: setup ## train BaselineNet with shifts of 4 pixels, from three seeds (15 minutes)
 long: setup ## train ImprovedNet at full length without single parts (hours)
-recipe: setup ## train ImprovedNet with parts of its recipe, and BaselineNet for longer (2 hours)
+recipe: setup ## train ImprovedNet at 40 epochs with parts of its recipe (2 hours)
 wrong_labels: setup ## train ImprovedNet on wrong labels, with cross-entropy and a bounded loss (2 hours)
 rare: setup ## train ImprovedNet on classes of unequal size (1 hour)
 teaching: setup ## train ImprovedNet for 25 epochs with FastNet as its teacher, in sixteen ways (hours)

@@ -405,7 +405,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.65 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.5 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""
@@ -494,7 +494,7 @@ def gallery(images, true, predicted, confidence, columns=6, titles=(), second=No
     narrow = columns > 6
     names = ["auto" if name == "automobile" and columns > 8 else name for name in CLASSES]
     lines = (3 if narrow and np.any(np.not_equal(true, predicted)) else 2) + bool(titles)
-    chart = Chart(tile * columns, (0.82 * tile + 0.14 + 0.13 * lines) * rows + (0.28 if second else 0))
+    chart = Chart(tile * columns, (0.82 * tile + 0.11 + 0.13 * lines) * rows + (0.28 if second else 0))
     axes = chart.subplots(rows, columns, squeeze=False).ravel()
     for i, (ax, image, y, k, p) in enumerate(zip(axes, images, true, predicted, confidence, strict=False)):
         ax.imshow(image, interpolation="nearest")
@@ -691,8 +691,8 @@ def reliability(tables, curves):
         _, *dashed = [name.partition(", ")[2] for name in tables if name.split(",")[0] == model]
         ax.set_title("\n".join([model, *(f"(dashed: {variant})" for variant in dashed)]))
     axes[1, 0].set_ylim(0, None)  # of both, when all is drawn
-    axes[0, 0].set_ylabel("accuracy\n− confidence")
-    axes[1, 0].set_ylabel("images")
+    axes[0, 0].set_ylabel("accuracy −\nconfidence", fontsize=8)
+    axes[1, 0].set_ylabel("images", fontsize=8)
     _risk_coverage(right.subplots(), curves)
     gaps = {name: 100 * (t["accuracy"] - t["confidence"])[t["count"] >= FEW] for name, t in tables.items()}
     says = [

@@ -143,6 +143,19 @@ def linear_probe(model: nn.Sequential, training: Part, held_out: Part) -> dict[s
     return {f"stage_{i}" if i else "pixels": accuracy for i, accuracy in enumerate(accuracies)}
 
 
+def pair_logits(model: nn.Sequential, training: Part, images: np.ndarray, pair: tuple[int, int]) -> np.ndarray:
+    """Logits (n, 10) of a specialist for two classes that starts from what a network has learnt; 0 for other classes.
+
+    It is the classifier of linear_probe on the features of the last stage, fitted on the training images of the pair.
+    """
+    known = np.isin(training.labels, pair)
+    judge = make_pipeline(StandardScaler(), RidgeClassifier(alpha=RIDGE))
+    judge.fit(stage_features(model, training.images[known])[-1], training.labels[known])
+    logits = np.zeros((len(images), 10))
+    logits[:, max(pair)] = judge.decision_function(stage_features(model, images)[-1])
+    return logits
+
+
 def thumbnails(images: np.ndarray, side: int = 8) -> np.ndarray:
     """Images (n, 32, 32, 3) made coarse, as rows (n, 3 side^2) of the means of squares of pixels, 0 to 1."""
     n, size, _, channels = images.shape

@@ -249,7 +249,7 @@ def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Rows of decisions.compare as text, a group of columns a trial: mean costs and accuracy in percent."""
     groups = {}
     for title, rows in trials.items():
-        shown = rows[["validation", "test"]].map("{:.3f}".format)
+        shown = rows[["validation", "test"]].map("{:.3f}".format).add_prefix("cost, ")
         groups[title] = shown.assign(accuracy=(100 * rows["accuracy"]).map("{:.1f}".format))
     return pd.concat(groups, axis=1).rename_axis("steps taken")
 

@@ -153,7 +153,7 @@ local function attach(blocks)
     if not id then
       out:insert(blocks[i])
     elseif #rest > 0 then                              -- an entry of the references
-      local small = pandoc.RawBlock('typst', '#set text(size: 8pt)')  -- within this block; HTML has its style sheet
+      local small = pandoc.RawBlock('typst', '#set text(size: 7.8pt)')  -- within this block; HTML has its style sheet
       out:insert(pandoc.Div({ small, pandoc.Para(rest) }, { id, { 'reference' }, HTML and {} or { ['typst:spacing'] = '0.31em' } }))
     elseif following.t == 'Header' then
       following.identifier = id
@@ -351,7 +351,7 @@ local function is_question(block, before)              -- of the brief, below it
 end
 
 local function with_the_next(block)                    -- never the last line of a page
-  return pandoc.Div({ block }, { '', {}, { ['typst:sticky'] = 'true', ['typst:spacing'] = '0.54em' } })
+  return pandoc.Div({ block }, { '', {}, { ['typst:sticky'] = 'true', ['typst:spacing'] = '0.53em' } })
 end
 
 local function mark(blocks)

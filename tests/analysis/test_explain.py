@@ -13,6 +13,7 @@ from helpers.analysis.explain import (
     grad_cam,
     last_block,
     map_similarity,
+    pair_logits,
     randomised,
     sanity_check,
     thumbnail_logits,
@@ -179,3 +180,12 @@ def test_thumbnails_tell_brightness_but_no_detail():
     board = np.indices((32, 32)).sum(0) % 2  # two chequerboards, one inverted: the same in every square
     fine = 100 + 50 * np.where(labels[:, None, None] == 1, board, 1 - board)[..., None].repeat(3, axis=3)
     assert np.ptp(thumbnails(fine)) == pytest.approx(0)
+
+
+def test_a_specialist_for_a_pair_decides_between_these_alone(model, sample):
+    training, pair = sample[0], (3, 5)
+    shown = np.isin(training.labels, pair)
+    z = pair_logits(model, training, training.images[shown], pair)
+    assert (np.delete(z, 5, axis=1) == 0).all()
+    decided = np.where(z[:, 5] > z[:, 3], 5, 3)
+    assert (decided == training.labels[shown]).mean() > 0.9  # features of few images are separable
