@@ -25,14 +25,12 @@ def decide(logits: np.ndarray, shares: np.ndarray, smoothing: float) -> pd.DataF
     (1) The most probable class of logits (n, 10); (2) label smoothing undone; (3) the shares (10,) of the classes in
     training divided out; (4) the answer of least expected cost; (5) ASK where this cost is above ASKING.
     """
-    undone = metrics.unsmoothed(logits, smoothing)
     versions = {
         "1": logits,
-        "1, 2": undone,
         "1, 3": for_equal_classes(logits, shares),
-        "1, 2, 3": for_equal_classes(undone, shares),
+        "1, 2, 3": for_equal_classes(metrics.unsmoothed(logits, smoothing), shares),
     }
-    found = {"1": logits.argmax(1)}
+    found = {steps: z.argmax(1) for steps, z in versions.items()}
     for steps, z in versions.items():
         found[f"{steps}, 4"] = metrics.least_cost(metrics.softmax(z), costs())
     expected = (metrics.softmax(versions["1, 2, 3"]) @ costs().T).min(1)
@@ -60,7 +58,7 @@ def compare(
     rows["low"], rows["high"] = np.quantile(metrics.resampled_means(change), [0.025, 0.975], axis=0)
     rows["asked"] = sum((a == ASK).mean() for a in answers) / len(answers)
     right = sum(a.eq(labels["test"], axis=0).mean() for a in answers) / len(answers)
-    rows["accuracy"] = right / (1 - rows["asked"])
+    rows["accuracy"] = right / np.maximum(1 - rows["asked"], 1e-9)  # 0 if none is answered
     return rows
 
 

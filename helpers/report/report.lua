@@ -351,7 +351,7 @@ local function is_question(block, before)              -- of the brief, below it
 end
 
 local function with_the_next(block)                    -- never the last line of a page
-  return pandoc.Div({ block }, { '', {}, { ['typst:sticky'] = 'true', ['typst:spacing'] = '0.53em' } })
+  return pandoc.Div({ block }, { '', {}, { ['typst:sticky'] = 'true', ['typst:spacing'] = '0.52em' } })
 end
 
 local function mark(blocks)

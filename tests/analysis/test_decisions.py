@@ -50,6 +50,9 @@ def test_costs_are_means_over_images_and_trainings():
     assert rows["accuracy"]["1"] == 3 / 4 and rows["asked"]["1"] == 0
     assert rows["test"]["1, 2, 3, 4"] == 0 and rows["change"]["1, 2, 3, 4"] == -10 / 4
     assert rows["low"]["1, 2, 3, 4"] <= -10 / 4 <= rows["high"]["1, 2, 3, 4"] <= 0
+    doubtful = smoothed(np.full((2, 10), 0.1), 0.1)
+    all_asked = decisions.compare([dict.fromkeys(labels, doubtful)], labels, np.ones(10), 0.1).iloc[-1]
+    assert all_asked["asked"] == 1 and all_asked["accuracy"] == 0
     asked = rows.loc["1, 2, 3, 4, 5"]
     assert asked["asked"] == 1 / 4 and asked["test"] == decisions.ASKING / 4 and asked["accuracy"] == 1
 
