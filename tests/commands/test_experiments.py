@@ -155,6 +155,22 @@ def test_the_published_run_is_the_first_seed_at_full_length(monkeypatch):
     assert "hard" in stored and "hard" not in set(rows["key"])  # a teacher, not ImprovedNet
 
 
+def test_confident_mistakes_are_counted_once_each_training_is_corrected(monkeypatch):
+    monkeypatch.setattr(config, "PUBLISHED", config.ROOT / "reports" / "runs")
+    rows = experiments.confident_mistakes()
+    assert rows.groupby("key")["seed"].agg(list).to_dict() == {"recipe": [0, 1, 2], "no_smoothing": [0, 1]}
+    published, smoothing = runs.published("ImprovedNet"), 0.05
+    p = metrics.softmax(published.logits["test"])
+    p = np.maximum(p - smoothing / 10, 0)  # the targets were (1 - 0.05) p + 0.05 / 10
+    p /= p.sum(axis=1, keepdims=True)
+    sure = p.max(axis=1) > 0.9
+    wrong = p.argmax(axis=1) != published.logits["test_labels"]
+    assert rows["wrong"].iloc[0] == pytest.approx(wrong[sure].mean())
+    plain = experiments.of_key("long", "no_smoothing")[0].logits
+    as_trained = metrics.answered(plain["test"], published.logits["test_labels"], 0.9)["risk"]
+    assert rows["wrong"].iloc[3] < as_trained  # its temperature is above 1: fewer answers stay above 0.9
+
+
 def test_what_is_stored_is_not_trained_again(finished, monkeypatch):
     before = {path: path.read_bytes() for path in finished.rglob("*.*") if path.is_file()}
     monkeypatch.setattr(experiments, "train_trial", None)
