@@ -300,19 +300,21 @@ def kernels(weights, columns=8):
     return _mosaic([tiles[i : i + columns] for i in range(0, len(tiles), columns)], min(0.5, 6.2 / columns))
 
 
-def convolution(image, corner, patch, kernel, bias):
+def convolution(image, corner, patch, kernel, bias, feature_map):
     """One output of a convolution: a patch of the image, times the kernel, channel by channel, and the sums.
 
     image (h, w, 3), uint8 or floats in 0..1; corner: row and column of the patch in it; patch and kernel (3, k, k), as
-    the layer sees and holds them; bias: a number.
+    the layer sees and holds them; bias: a number; feature_map: the outputs (h', w') of this kernel in all places.
     """
     patch, kernel = np.asarray(patch, dtype=float), np.asarray(kernel, dtype=float)
     k, products = kernel.shape[1], patch * kernel
     chart = Chart(WIDTH, 0.22 * (3 * k + 2))
-    picture, ax = chart.subplots(1, 2, width_ratios=(1, 3))
+    picture, ax, outputs = chart.subplots(1, 3, width_ratios=(1, 2.6, 1))
     picture.imshow(_images(image[None])[0], interpolation="nearest")
-    frame = Rectangle((corner[1] - 0.5, corner[0] - 0.5), k, k, fill=False, edgecolor="#FFD400", linewidth=1.6)
-    picture.add_patch(frame)
+    outputs.imshow(np.asarray(feature_map), cmap="gray", interpolation="nearest")
+    for place, side in ((picture, k), (outputs, 1)):
+        at = (corner[1] - 0.5, corner[0] - 0.5)
+        place.add_patch(Rectangle(at, side, side, fill=False, edgecolor="#FFD400", linewidth=1.6))
     left = {"patch": 0, "kernel": k + 0.5, "products": 2 * k + 1}  # of the three blocks, in cells
     for name, values in zip(left, (patch, kernel, products), strict=True):
         shades = matplotlib.colormaps["RdBu"](0.5 + 0.3 * values / np.abs(values).max())
@@ -334,7 +336,7 @@ def convolution(image, corner, patch, kernel, bias):
     for name, x in left.items():
         ax.text(x + k / 2, -0.35, name, ha="center", va="center", fontsize=8.5, weight="bold")
     ax.set(xlim=(-1.2, end + 2.1), ylim=(below + 1, -0.8))
-    for each in (picture, ax):
+    for each in (picture, ax, outputs):
         each.set_axis_off()
     chart.says = f"The output is {_signed(products.sum() + bias)}."
     return chart

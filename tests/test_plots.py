@@ -80,7 +80,7 @@ CHARTS = {
     "overfit": lambda: plots.overfit(np.geomspace(2.3, 1e-3, 50)),
     "replay": lambda: plots.replay(LOSSES, {name: losses[:5] for name, losses in LOSSES.items()}),
     "kernels": lambda: plots.kernels(np.random.default_rng(0).normal(size=(12, 3, 3, 3))),
-    "convolution": lambda: plots.convolution(PART.images[0], (3, 4), KERNEL, -KERNEL, 0.5),
+    "convolution": lambda: plots.convolution(PART.images[0], (3, 4), KERNEL, -KERNEL, 0.5, PART.images[0, :31, :31, 0]),
     "flowchart": lambda: plots.flowchart(
         [[("image", "32 x 32"), ("stage", "conv", "new")], [("loss", "of logits", "training")]], ("loss", "next batch")
     ),
@@ -217,9 +217,13 @@ def test_learning_curves_mark_the_lowest_validation_loss():
 
 
 def test_convolution_adds_the_products_of_each_channel_and_the_bias():
-    texts = {text.get_text() for text in CHARTS["convolution"]().axes[1].texts}
+    _, numbers, feature_map = CHARTS["convolution"]().axes
+    texts = {text.get_text() for text in numbers.texts}
     assert {"sum −0.3000", "sum −0.1400", "sum −1.2600"} <= texts
     assert {"bias +0.5000", "output −1.2000"} <= texts
+    (frame,) = feature_map.patches  # one output, at the place of the patch
+    assert (frame.get_xy(), frame.get_width()) == ((3.5, 2.5), 1)
+    assert feature_map.images[0].get_array().shape == (31, 31)
 
 
 def test_flowchart_dashes_what_takes_part_in_training_only():

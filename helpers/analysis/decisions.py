@@ -30,10 +30,11 @@ def decide(logits: np.ndarray, shares: np.ndarray, smoothing: float) -> pd.DataF
         "1, 3": for_equal_classes(logits, shares),
         "1, 2, 3": for_equal_classes(metrics.unsmoothed(logits, smoothing), shares),
     }
+    prices = costs()
     found = {steps: z.argmax(1) for steps, z in versions.items()}
     for steps, z in versions.items():
-        found[f"{steps}, 4"] = metrics.least_cost(metrics.softmax(z), costs())
-    expected = (metrics.softmax(versions["1, 2, 3"]) @ costs().T).min(1)
+        found[f"{steps}, 4"] = metrics.least_cost(metrics.softmax(z), prices)
+    expected = (metrics.softmax(versions["1, 2, 3"]) @ prices.T).min(1)
     found["1, 2, 3, 4, 5"] = np.where(expected > ASKING, ASK, found["1, 2, 3, 4"])
     return pd.DataFrame(found)
 

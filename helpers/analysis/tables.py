@@ -177,7 +177,7 @@ def _recipe(run: Results) -> dict[str, str]:
         "weight decay": f"{cfg.weight_decay:g}",
         "label smoothing α": f"{cfg.label_smoothing:g}",
         "kept checkpoint": f"epoch {record['best_epoch']} of {record['epochs']}",
-        "training": f"{record['seconds'] / 60:.0f} min, {record['flop'] / 1e15:.3f} PFLOP",
+        "training": f"{record['seconds'] / 60:.0f} min",
     }
 
 
@@ -222,7 +222,7 @@ def within_pair(prediction: Prediction, labels: np.ndarray, pair: tuple, each: i
 
 def calibration(versions: dict[str, dict]) -> pd.DataFrame:
     """Scores of calibration, a row a version of a network; versions: {title: metrics.summary}."""
-    shown = {"ece": "ECE", "ece_floor": "floor", "ece_limit": "limit", "nll": "loss", "brier": "Brier"}
+    shown = {"ece": "ECE", "ece_limit": "limit", "brier": "Brier"}
     shown |= {"wrong_above_90": "wrong above 0.9", "expected_above_90": "expected"}
     return pd.DataFrame(versions).T[list(shown)].rename(columns=shown)
 
@@ -246,11 +246,11 @@ def under_harm(corrupted: pd.DataFrame) -> pd.DataFrame:
 
 
 def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Rows of decisions.compare as text, a group of columns a trial: mean costs and accuracy in percent."""
+    """Rows of decisions.compare as text, a group of columns a trial: mean costs and accuracy in percent, on test."""
     groups = {}
     for title, rows in trials.items():
-        shown = rows[["validation", "test"]].map("{:.3f}".format).add_prefix("cost, ")
-        groups[title] = shown.assign(accuracy=(100 * rows["accuracy"]).map("{:.1f}".format))
+        cost, accuracy = rows["test"].map("{:.3f}".format), (100 * rows["accuracy"]).map("{:.1f}".format)
+        groups[title] = pd.DataFrame({"cost": cost, "accuracy": accuracy})
     return pd.concat(groups, axis=1).rename_axis("steps taken")
 
 
