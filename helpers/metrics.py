@@ -74,10 +74,15 @@ def accuracy_among(logits, labels, classes):
 
     classes: the numbers of at least one class.
     """
+    right = right_among(logits, labels, classes)
+    return float(right.mean()) if len(right) else np.nan
+
+
+def right_among(logits, labels, classes):
+    """Which images of these classes are right, booleans in their order, if no other class may be the answer."""
     logits, labels = _check(logits, labels)
     classes, shown = np.asarray(classes), np.isin(labels, classes)
-    answers = classes[logits[:, classes].argmax(1)]
-    return float((answers == labels)[shown].mean()) if shown.any() else np.nan
+    return classes[logits[shown][:, classes].argmax(1)] == labels[shown]
 
 
 def pair_error_rates(logits, labels):

@@ -155,6 +155,29 @@ def grey(images: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(luma).reshape(-1, SIZE, SIZE, 1), 3, axis=3)
 
 
+def low_pass(images: np.ndarray, cutoff: float) -> np.ndarray:
+    """Detail taken away: only the spatial frequencies with a radius below `cutoff` cycles an image are kept.
+
+    Raises ValueError for a cutoff that keeps none, not even the mean colour.
+    """
+    images = _check(images)
+    kept = in_band(0, cutoff)
+    if not kept.any():
+        raise ValueError(f"No frequency has a radius below {cutoff} cycles an image.")
+    result = np.empty_like(images)
+    for start in range(0, len(images), BLOCK):
+        spectrum = np.fft.fft2(images[start : start + BLOCK], axes=(1, 2)) * kept[:, :, None]
+        result[start : start + BLOCK] = np.rint(np.clip(np.fft.ifft2(spectrum, axes=(1, 2)).real, 0, 255))
+    return result
+
+
+def half_resolution(images: np.ndarray) -> np.ndarray:
+    """Detail taken away: 2 x 2 pixels become their mean, and the small image is enlarged again (bicubic)."""
+    images, small = _check(images), (SIZE // 2, SIZE // 2)
+    halved = [Image.fromarray(image).resize(small, Image.Resampling.BOX) for image in images]
+    return np.stack([np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)) for image in halved])
+
+
 def _check_grid(grid: int) -> None:
     if grid not in (1, 2, 4, 8, 16, 32):
         raise ValueError(f"The grid must divide 32 (1, 2, 4, 8, 16 or 32), not {grid!r}.")

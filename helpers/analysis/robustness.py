@@ -1,7 +1,7 @@
 """How networks fare on images that are not as they were in training."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,11 @@ HARMS = {"as they are": lambda images: images} | {  # title: change
 HARMS |= {
     name.replace("_", " "): lambda images, name=name: corruptions.corrupt(images, name, 5)
     for name in corruptions.CORRUPTIONS
+}
+DETAIL = {  # title: change
+    "as they are": lambda images: images,
+    "no detail above 8 cycles": lambda images: corruptions.low_pass(images, 8),
+    "half the resolution": corruptions.half_resolution,
 }
 
 
@@ -159,6 +164,36 @@ def with_renewed_statistics(networks: dict[str, nn.Sequential], part: Part, name
         every: dict[str, nn.Module] = {**networks, "renewed": renewed(networks[name], images[half:])}
         rows[title] = _accuracies(every, images[:half], part.labels[:half])
     return pd.DataFrame(rows).T
+
+
+def without_detail(networks: dict[str, nn.Sequential], part: Part, groups: dict[str, Sequence[int]]) -> pd.DataFrame:
+    """What two networks read of images without fine detail: a row a group of classes and a key of DETAIL.
+
+    groups: titles and classes; no class outside its group may be the answer to an image. Columns: the accuracy of each
+    network; lead, of the second over the first; change, of this lead against that on the images as they are, with the
+    ends low and high of its 95 % interval (bootstrap over images). All answers are of statistics_of_others.
+    """
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    at_first: dict[str, np.ndarray] = {}
+    for title, change in DETAIL.items():
+        images = change(part.images)
+        logits = {name: statistics_of_others(model, images) for name, model in networks.items()}
+        for group, classes in groups.items():
+            right = {name: metrics.right_among(z, part.labels, classes).astype(float) for name, z in logits.items()}
+            first, second = right.values()
+            change_of_lead = second - first - at_first.setdefault(group, second - first)
+            low, high = np.quantile(metrics.resampled_means(change_of_lead[:, None]), [0.025, 0.975])
+            means = {name: each.mean() for name, each in right.items()}
+            lead = {"lead": (second - first).mean(), "change": change_of_lead.mean(), "low": low, "high": high}
+            rows[group, title] = means | lead
+    return pd.DataFrame(rows).T.rename_axis(["group", "images"])
+
+
+def statistics_of_others(model: nn.Sequential, images: np.ndarray) -> np.ndarray:
+    """Logits (n, 10) of images, each half of them with the statistics of the other half (renewed)."""
+    half = len(images) // 2
+    halves = images[:half], images[half:]
+    return np.concatenate([infer(renewed(model, other), each).logits for each, other in (halves, halves[::-1])])
 
 
 def _accuracies(networks: dict[str, nn.Module], images: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -254,6 +254,13 @@ def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(groups, axis=1).rename_axis("steps taken")
 
 
+def detail(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of robustness.without_detail as text: accuracies in percent, and the change of the lead in points."""
+    shown = (100 * rows[["BaselineNet", "ImprovedNet", "lead"]]).map("{:.1f}".format)
+    shown["change of the lead"] = effects.in_points(rows.rename(columns={"change": "difference"}))
+    return shown
+
+
 def side_by_side(versions: dict[str, pd.DataFrame], scores: dict[str, str]) -> pd.DataFrame:
     """Means over seeds of two versions of a training, and their difference with its interval (effects.beside).
 

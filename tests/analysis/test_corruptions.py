@@ -30,6 +30,8 @@ NOISE = NAMES[:3]
 EVERY = {name: lambda x, name=name: corrupt(x, name, 3) for name in NAMES} | {
     "band_noise": lambda x: corruptions.band_noise(x, 4, 8, 0.06),
     "grey": corruptions.grey,
+    "half_resolution": corruptions.half_resolution,
+    "low_pass": lambda x: corruptions.low_pass(x, 8),
     "move_tiles": lambda x: corruptions.move_tiles(x, 4, 0),
     "patch_shuffle": lambda x: corruptions.patch_shuffle(x, 4, 0),
     "rotate": lambda x: corruptions.rotate(x, 20),
@@ -234,6 +236,28 @@ def test_band_noise_has_its_power_and_no_other_frequencies(low, high):
 
 
 # ---------------------------------------------------------------- probes
+
+
+def waves(cycles):
+    """Two images with a wave across and down, of as many cycles, around a middle grey."""
+    wave = 100 + 50 * np.cos(2 * np.pi * cycles * np.arange(32) / 32)
+    across = np.broadcast_to(wave[None, :, None], (32, 32, 3))
+    return np.rint(np.stack([across, across.transpose(1, 0, 2)])).astype(np.uint8)
+
+
+def test_low_pass_keeps_what_lies_below_its_cutoff():
+    assert np.abs(corruptions.low_pass(waves(6), 8).astype(int) - waves(6)).max() <= 1
+    assert np.abs(corruptions.low_pass(waves(10), 8).astype(int) - 100).max() <= 1
+    assert np.ptp(corruptions.low_pass(waves(6), 1)) <= 1  # the mean colour alone
+    with pytest.raises(ValueError, match="No frequency"):
+        corruptions.low_pass(waves(6), 0)
+
+
+def test_half_resolution_keeps_coarse_waves_and_loses_the_finest():
+    assert np.ptp(corruptions.half_resolution(waves(2)).astype(int)) > 90
+    checkers = np.zeros((1, 32, 32, 3), np.uint8)
+    checkers[:, ::2, ::2] = checkers[:, 1::2, 1::2] = 200
+    assert (corruptions.half_resolution(checkers) == 100).all()
 
 
 def test_grey_is_the_luma_of_itu_601(images):

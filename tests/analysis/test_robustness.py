@@ -134,3 +134,41 @@ def test_a_probe_finds_what_is_linear():
     chance = Part(images[400:], rng.permutation(labels[400:]))
     assert list(found) == ["pixels", "stage_1", "stage_2", "stage_3"] and found["pixels"] > 0.25
     assert explain.linear_probe(models.build("BaselineNet"), parts[0], chance)["pixels"] < 0.2
+
+
+class SeesRows(torch.nn.Sequential):
+    """Answers class 1 to an image whose rows alternate between light and dark, and class 0 to others."""
+
+    def forward(self, x):
+        alternating = (x[:, :, ::2] - x[:, :, 1::2]).mean(dim=(1, 2, 3)).abs()
+        return torch.stack([torch.full_like(alternating, 0.5), alternating, *[alternating * 0 - 9] * 8], dim=1)
+
+
+class SeesNothing(torch.nn.Sequential):
+    """Answers class 0 to every image."""
+
+    def forward(self, x):
+        return torch.eye(10)[:1].repeat(len(x), 1)
+
+
+def test_a_lead_that_rests_on_detail_is_lost_without_it():
+    images, labels = np.full((40, 32, 32, 3), 90, np.uint8), np.arange(40) % 2
+    images[labels == 1, ::2], images[labels == 1, 1::2] = 170, 10
+    networks = {"BaselineNet": SeesNothing(torch.nn.Linear(1, 1)), "ImprovedNet": SeesRows(torch.nn.Linear(1, 1))}
+    found = robustness.without_detail(networks, Part(images, labels), {"both": (0, 1)}).loc["both"]
+    assert found.index.tolist() == list(robustness.DETAIL)
+    assert found["BaselineNet"].tolist() == [0.5, 0.5, 0.5]
+    assert found["ImprovedNet"].tolist() == [1.0, 0.5, 0.5]
+    assert found["lead"].tolist() == [0.5, 0.0, 0.0] and found["change"].tolist() == [0.0, -0.5, -0.5]
+    assert found.loc["as they are", ["low", "high"]].tolist() == [0.0, 0.0]
+    assert (found["low"][1:] < -0.5).all() and (found["high"][1:] < 0).all()
+
+
+def test_each_half_has_the_statistics_of_the_other(networks, sample):
+    images = sample[0].images[:40]
+    halves = [
+        infer(robustness.renewed(networks["ImprovedNet"], images[20:]), images[:20]).logits,
+        infer(robustness.renewed(networks["ImprovedNet"], images[:20]), images[20:]).logits,
+    ]
+    found = robustness.statistics_of_others(networks["ImprovedNet"], images)
+    np.testing.assert_array_equal(found, np.concatenate(halves))
