@@ -167,7 +167,7 @@ def with_renewed_statistics(networks: dict[str, nn.Sequential], part: Part, name
 
 
 def without_detail(networks: dict[str, nn.Sequential], part: Part, groups: dict[str, Sequence[int]]) -> pd.DataFrame:
-    """What two networks read of images without fine detail: a row a group of classes and a key of DETAIL.
+    """What two networks read of images without fine detail: a row a key of DETAIL and a group of classes.
 
     groups: titles and classes; no class outside its group may be the answer to an image. Columns: the accuracy of each
     network; lead, of the second over the first; change, of this lead against that on the images as they are, with the
@@ -185,8 +185,8 @@ def without_detail(networks: dict[str, nn.Sequential], part: Part, groups: dict[
             low, high = np.quantile(metrics.resampled_means(change_of_lead[:, None]), [0.025, 0.975])
             means = {name: each.mean() for name, each in right.items()}
             lead = {"lead": (second - first).mean(), "change": change_of_lead.mean(), "low": low, "high": high}
-            rows[group, title] = means | lead
-    return pd.DataFrame(rows).T.rename_axis(["group", "images"])
+            rows[title, group] = means | lead
+    return pd.DataFrame(rows).T.rename_axis(["images", "group"])
 
 
 def statistics_of_others(model: nn.Sequential, images: np.ndarray) -> np.ndarray:

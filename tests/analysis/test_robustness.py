@@ -155,7 +155,7 @@ def test_a_lead_that_rests_on_detail_is_lost_without_it():
     images, labels = np.full((40, 32, 32, 3), 90, np.uint8), np.arange(40) % 2
     images[labels == 1, ::2], images[labels == 1, 1::2] = 170, 10
     networks = {"BaselineNet": SeesNothing(torch.nn.Linear(1, 1)), "ImprovedNet": SeesRows(torch.nn.Linear(1, 1))}
-    found = robustness.without_detail(networks, Part(images, labels), {"both": (0, 1)}).loc["both"]
+    found = robustness.without_detail(networks, Part(images, labels), {"both": (0, 1)}).xs("both", level="group")
     assert found.index.tolist() == list(robustness.DETAIL)
     assert found["BaselineNet"].tolist() == [0.5, 0.5, 0.5]
     assert found["ImprovedNet"].tolist() == [1.0, 0.5, 0.5]
