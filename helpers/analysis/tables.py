@@ -255,10 +255,16 @@ def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def detail(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of robustness.without_detail as text: accuracies in percent, and the change of the lead in points."""
-    shown = (100 * rows[["BaselineNet", "ImprovedNet", "lead"]]).map("{:.1f}".format)
-    shown["change of the lead"] = effects.in_points(rows.rename(columns={"change": "difference"}))
-    return shown
+    """Rows of robustness.without_detail as text, a row a group, and for each kind of images two columns.
+
+    accuracy: of both networks in percent, from the first to the second; lead: of the second in points.
+    """
+    first, second, *_ = rows.columns
+    parts = {}
+    for title in rows.index.unique("images"):
+        here = (100 * rows.loc[title]).map("{:.1f}".format)
+        parts[title] = pd.DataFrame({"accuracy": here[first] + " → " + here[second], "lead": here["lead"]})
+    return pd.concat(parts, axis=1).rename_axis(index=None)
 
 
 def side_by_side(versions: dict[str, pd.DataFrame], scores: dict[str, str]) -> pd.DataFrame:

@@ -35,7 +35,9 @@ def test_costs_stand_in_a_group_for_each_trial():
     assert shown.columns.tolist()[:2] == [("one", "cost"), ("one", "accuracy")]
 
 
-def test_detail_is_shown_in_percent_with_the_change_of_the_lead_in_points():
-    row = {"BaselineNet": 0.5, "ImprovedNet": 0.75, "lead": 0.25, "change": -0.1, "low": -0.2, "high": 0.05}
-    shown = tables.detail(pd.DataFrame({("vehicles", "filtered"): row}).T)
-    assert shown.loc[("vehicles", "filtered")].tolist() == ["50.0", "75.0", "25.0", "-10.0 [-20.0, +5.0]"]
+def test_detail_has_a_row_for_each_group_and_two_columns_for_each_kind_of_images():
+    row = {"BaselineNet": 0.5, "ImprovedNet": 0.75, "lead": 0.25, "change": -0.1}
+    rows = pd.DataFrame({("as they are", "vehicles"): row, ("filtered", "vehicles"): row}).T
+    shown = tables.detail(rows.rename_axis(["images", "group"]))
+    assert shown.columns.tolist()[:2] == [("as they are", "accuracy"), ("as they are", "lead")]
+    assert shown.loc["vehicles"].tolist() == ["50.0 → 75.0", "25.0"] * 2
