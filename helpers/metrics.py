@@ -359,12 +359,6 @@ def unsmoothed(logits, share):
 # ---------------------------------------------------------------- how sure we may be of a number
 
 
-def same_share(wrong, of, other_wrong, of_other):
-    """The p-value of Fisher's exact test (two-sided) that two groups have the same share of mistakes."""
-    table = [[wrong, of - wrong], [other_wrong, of_other - other_wrong]]
-    return float(scipy.stats.fisher_exact(table).pvalue)
-
-
 def wilson(correct, n):
     """95 % Wilson interval (low, high) of the proportion correct / n."""
     if not 0 <= correct <= n or n < 1:

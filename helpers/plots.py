@@ -225,18 +225,21 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 1.65), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.95), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        later = []  # than the first twentieth of the epochs, which may leave the axis
         for name, history in histories.items():
             epoch = history["epoch"].to_numpy()
+            later.append(history[[f"train_{quantity}", f"validation_{quantity}"]].iloc[len(history) // 20 :])
             best = int(history["validation_loss"].to_numpy().argmin())
             for split, style in (("train", "--"), ("validation", "-")):
                 label = f"{name}, {'training' if split == 'train' else split}"
                 ax.plot(epoch, history[f"{split}_{quantity}"], style, color=colours[name], label=label)
             ax.plot(epoch[best], history[f"validation_{quantity}"].iloc[best], "o", color=colours[name], markersize=5)
         ax.set(xlabel="epoch", ylabel="loss (nats)" if quantity == "loss" else quantity)
+        least, most = min(each.min().min() for each in later), max(each.max().max() for each in later)
+        ax.set_ylim(*((0, 1.05 * most) if quantity == "loss" else (0.95 * least, 1)))
         _whole(ax.xaxis)
-    chart.axes[0].set_ylim(0, None)
     _percent(chart.axes[1].yaxis)
     chart.legend(*chart.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     chart.says = _listed(
@@ -309,7 +312,7 @@ def convolution(image, corner, patch, kernel, bias, feature_map):
     patch, kernel = np.asarray(patch, dtype=float), np.asarray(kernel, dtype=float)
     k, products = kernel.shape[1], patch * kernel
     chart = Chart(WIDTH, 0.22 * (3 * k + 2))
-    picture, ax, outputs = chart.subplots(1, 3, width_ratios=(1, 2.6, 1))
+    picture, ax, outputs = chart.subplots(1, 3, width_ratios=(1, 3.1, 1))
     picture.imshow(_images(image[None])[0], interpolation="nearest")
     outputs.imshow(np.asarray(feature_map), cmap="gray", interpolation="nearest")
     for place, side in ((picture, k), (outputs, 1)):
@@ -401,8 +404,8 @@ def _box(ax, corner, title, text, flags):
 def confusion(matrices):
     """Confusion matrices side by side, in images per 100 of the true class (row percent); cells that round to 0 empty.
 
-    matrices maps a name to counts (K, K), rows true. The diagonal, which is the recall, is muted so that the errors
-    stand out; the colour scale is shared. Two columns beside each matrix give precision and F1 in percent.
+    matrices maps a name to counts (K, K), rows true. The diagonal, which is the recall, is left white so that the
+    errors stand out; the colour scale is shared. Two columns beside each matrix give precision and F1 in percent.
     """
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
@@ -426,11 +429,11 @@ def confusion(matrices):
             linecolor="#E4E4E4",
         )
         for cell, value, is_error in zip(ax.texts, share.flat, off_diagonal.flat, strict=True):
-            cell.set_color(MUTED if not is_error else "white" if value > 0.6 * most else INK)
+            cell.set_color("white" if is_error and value > 0.6 * most else INK)
         counts = matrices[name]
         answers, images, hits = counts.sum(0), counts.sum(1), counts.diagonal()
         beside = {"precision": hits / np.maximum(answers, 1), "F1": 2 * hits / np.maximum(answers + images, 1)}
-        columns = len(CLASSES) + 1.1 + 1.2 * np.arange(len(beside))
+        columns = len(CLASSES) + 1.1 + 1.6 * np.arange(len(beside))
         for x, scores in zip(columns, beside.values(), strict=True):
             for row, score in enumerate(scores):
                 ax.text(x, row + 0.5, f"{100 * score:.0f}", ha="center", va="center", fontsize=8)
@@ -682,7 +685,7 @@ def reliability(tables, curves):
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH, 2.05), _colours(models)
+    chart, colours = Chart(WIDTH, 2.4), _colours(models)
     left, right = chart.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
     axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[2.2, 1])
     for name, table in tables.items():

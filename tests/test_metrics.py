@@ -217,12 +217,6 @@ def test_huge_logits_stay_finite_and_exact():
     assert metrics.ece(logits, labels) == 1
 
 
-def test_the_same_share_by_fishers_test():
-    # By hand: of the 20 ways to place three mistakes among six answers, two are as extreme as all in one group.
-    assert metrics.same_share(3, 3, 0, 3) == pytest.approx(2 / 20)
-    assert metrics.same_share(10, 100, 10, 100) == 1
-
-
 def test_wilson_interval():
     # Wilson 1927 by hand: n = 10, no success, z = 1.959964: z^2 / (n + z^2)
     assert metrics.wilson(0, 10) == pytest.approx((0, 0.277533), abs=1e-6)
