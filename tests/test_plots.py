@@ -216,6 +216,14 @@ def test_learning_curves_mark_the_lowest_validation_loss():
     assert [dot.get_ydata()[0] for dot in dots] == [best["validation_loss"], best["validation_accuracy"]]
 
 
+def test_learning_curves_leave_the_first_epochs_out_of_their_axes():
+    history = pd.DataFrame({"epoch": range(1, 41), "lr": 0.1, "train_loss": 0.5, "validation_loss": 0.6})
+    history = history.assign(train_accuracy=0.8, validation_accuracy=0.75)
+    history.loc[0, ["train_loss", "validation_accuracy"]] = 9.0, 0.1
+    loss, accuracy = plots.learning_curves({"BaselineNet": history}).axes[:2]
+    assert loss.get_ylim() == pytest.approx((0, 0.63)) and accuracy.get_ylim() == pytest.approx((0.7125, 1))
+
+
 def test_convolution_adds_the_products_of_each_channel_and_the_bias():
     _, numbers, feature_map = CHARTS["convolution"]().axes
     texts = {text.get_text() for text in numbers.texts}
@@ -248,7 +256,7 @@ def test_frontier_marks_what_is_cited_and_writes_epochs_beside_dots():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["75%", "85%", "90%", "92%", "94%", "96%"]
 
 
-def test_confusion_prints_row_percent_and_mutes_the_diagonal():
+def test_confusion_prints_row_percent_and_shades_mistakes_alone():
     matrix = np.diag([50] * 10)
     matrix[3, 5] = 150
     [ax] = plots.confusion({"BaselineNet": matrix}).axes
@@ -256,7 +264,9 @@ def test_confusion_prints_row_percent_and_mutes_the_diagonal():
     assert [text.get_text() for text in scores[:, 3]] == ["100", "40"]  # precision and F1 of class 3
     assert [text.get_text() for text in scores[:, 5]] == ["25", "40"]
     assert cells[3, 5].get_text() == "75" and cells[3, 3].get_text() == "25" and cells[0, 1].get_text() == ""
-    assert cells[3, 3].get_color() == plots.MUTED and cells[3, 5].get_color() == "white"
+    shades = ax.collections[0].get_facecolors().reshape(10, 10, 4)
+    assert (shades[3, 3] == shades[0, 1]).all() and (shades[3, 5] != shades[0, 1]).any()
+    assert cells[3, 3].get_color() == plots.INK and cells[3, 5].get_color() == "white"
 
 
 def test_gallery_tells_wrong_from_right():
