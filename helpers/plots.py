@@ -225,7 +225,7 @@ def learning_curves(histories):
     histories maps a network to its DataFrame: epoch, train_loss, train_accuracy, validation_loss, validation_accuracy
     (accuracies 0..1).
     """
-    chart, colours = Chart(WIDTH, 1.95), _colours(histories)
+    chart, colours = Chart(WIDTH, 1.85), _colours(histories)
     for ax, quantity in zip(chart.subplots(1, 2), ("loss", "accuracy"), strict=True):
         later = []  # than the first twentieth of the epochs, which may leave the axis
         for name, history in histories.items():
@@ -685,7 +685,7 @@ def reliability(tables, curves):
     curves maps a model to (coverage, risk), two arrays (n,) in 0..1, from metrics.risk_coverage.
     """
     models = list(dict.fromkeys(name.split(",")[0] for name in tables))
-    chart, colours = Chart(WIDTH, 2.4), _colours(models)
+    chart, colours = Chart(WIDTH, 2.25), _colours(models)
     left, right = chart.subfigures(1, 2, squeeze=False, width_ratios=(1.9, 1))[0]
     axes = left.subplots(2, len(models), squeeze=False, sharex=True, sharey="row", height_ratios=[2.2, 1])
     for name, table in tables.items():

@@ -482,13 +482,11 @@ def _judge(change: pd.DataFrame, sign: int) -> tuple[str, str]:
 ROWS = (  # key, name, factor, digits
     ("parameters", "parameters", 1, 0),
     ("mflop", "inference (MFLOP)", 1, 1),
-    ("pflop", "training (PFLOP)", 1, 3),
     ("accuracy", "accuracy (%)", 100, 2),
     ("macro_f1", "macro-F1", 1, 3),
     ("nll", "loss (nats)", 1, 3),
     ("brier", "Brier score", 1, 3),
     ("ece", "ECE", 1, 3),
-    ("mean_confidence", "mean confidence", 1, 3),
     ("aurc", "AURC (%)", 100, 2),
     ("coverage_at_1", "coverage at 1% (%)", 100, 1),
     ("wrong_above_90", "wrong above 0.9", 1, 0),
@@ -496,12 +494,12 @@ ROWS = (  # key, name, factor, digits
 
 
 def costs(record: dict) -> dict[str, float]:
-    """What a network costs, from the record of its run: parameters, and operations, two a multiplication and addition.
+    """What a network costs, from the record of its run: parameters, and mflop, the 10^6 operations for an image.
 
-    mflop: 10^6 of them for the answer to an image; pflop: 10^15 for its training.
+    A multiplication and its addition are two operations.
     """
     of_image = 2 * models.macs(models.build(record["network"]))
-    return {"parameters": record["parameters"], "mflop": of_image / 1e6, "pflop": record["flop"] / 1e15}
+    return {"parameters": record["parameters"], "mflop": of_image / 1e6}
 
 
 def comparison_table(summaries: dict[str, dict]) -> pd.DataFrame:
