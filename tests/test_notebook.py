@@ -291,6 +291,7 @@ def test_no_sentence_is_false_with_other_settings(tmp_path):
     cells = nbformat.read(tmp_path / "run.ipynb", as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     said = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
-    assert "Not the published numbers" in said and "3 of 3" in said and "from seed 1" in said
+    tables = "\n".join(output.get("data", {}).get("text/html", "") for output in outputs)
+    assert "Not the published numbers" in said and "from seed 1" in said and "epoch 3 of 3" in tables
     for false in ("10,000", "5,000", "published weights", "± nan", "nan%"):
         assert false not in said
