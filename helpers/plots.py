@@ -410,7 +410,7 @@ def confusion(matrices):
     shares = {name: m / np.maximum(m.sum(1, keepdims=True), 1) for name, m in matrices.items()}
     off_diagonal = ~np.eye(len(CLASSES), dtype=bool)
     most = max(share[off_diagonal].max() for share in shares.values())
-    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.5 if len(shares) > 1 else 3.9)
+    chart = Chart(WIDTH if len(shares) > 1 else 4.4, 2.75 if len(shares) > 1 else 3.9)
     for ax, (name, share) in zip(chart.subplots(1, len(shares), squeeze=False)[0], shares.items(), strict=True):
         text = np.char.mod("%.0f", 100 * share)
         text[text == "0"] = ""

@@ -251,7 +251,7 @@ def costs(trials: dict[str, pd.DataFrame]) -> pd.DataFrame:
     for title, rows in trials.items():
         cost, accuracy = rows["test"].map("{:.3f}".format), (100 * rows["accuracy"]).map("{:.1f}".format)
         groups[title] = pd.DataFrame({"cost": cost, "accuracy": accuracy})
-    return pd.concat(groups, axis=1).rename_axis("steps taken")
+    return pd.concat(groups, axis=1)
 
 
 def detail(rows: pd.DataFrame) -> pd.DataFrame:
